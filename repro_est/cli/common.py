@@ -1,0 +1,109 @@
+"""What several verbs share: where the store is, how a recipe is named, how a run is shown."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from repro_est.console import Console
+from repro_est.project import Project, find_project
+from repro_est.store.store import Store
+
+
+def open_store() -> tuple[Project, Store]:
+    """Returns the project around the current directory and its store."""
+    project = find_project()
+    return project, Store.open(project.store)
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="a recipe file, such as recipes/digits.toml")
+    add_overrides(parser)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one key of the recipe, such as script_params.--lr=0.1; may be repeated",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser, help_text: str = "print one JSON document on stdout") -> None:
+    parser.add_argument("--json", action="store_true", help=help_text)
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "run",
+        nargs="?",
+        default="@",
+        help="a run hash or a unique start of one; `@` newest (default), `@2` the one before",
+    )
+
+
+def shown_path(path: Path) -> str:
+    """Returns a path relative to the current directory when it is below it, else absolute."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def number(value: float) -> str:
+    """Returns a metric as people write it: six significant digits."""
+    return f"{value:.6g}"
+
+
+def metrics_line(metrics: Mapping[str, float], limit: int = 6) -> str:
+    """Returns `accuracy 0.97  loss 0.1`, cut after `limit`."""
+    shown = [f"{name} {number(value)}" for name, value in list(metrics.items())[:limit]]
+    more = f"  (+{len(metrics) - limit} more)" if len(metrics) > limit else ""
+    return "  ".join(shown) + more
+
+
+class TerminalObserver:
+    """Says on stderr what happens, one line each, and passes the script's output through."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def event(self, kind: str, **facts: Any) -> None:
+        console = self._console
+        match kind:
+            case "warning" | "quarantined":
+                console.warning(str(facts.get("message") or f"a stored result was set aside: {facts.get('reason')}"))
+            case "locking":
+                console.step("Locking", shown_path(Path(facts["recipe"])))
+            case "locked":
+                count = facts["packages"]
+                console.step(
+                    "Locked", f"{count} packages for Python {facts['python']} in {shown_path(Path(facts['lock']))}"
+                )
+            case "waiting":
+                console.step("Waiting", f"for the same run, made by {facts['owner']}")
+            case "fetching":
+                console.step("Fetching", f"{facts['count']} packages")
+            case "building":
+                console.step("Building", f"environment {str(facts['key'])[:12]}")
+            case "built":
+                console.step("Built", f"environment {str(facts['key'])[:12]}")
+            case "message":
+                console.info(f"{'':>12}  {facts['message']}")
+            case "planned":
+                console.step("Planned", f"{facts['name']}  {str(facts['run_hash'])[:12]}")
+            case "running":
+                console.step("Running", str(facts["entry_script"]))
+
+    def output(self, stream: str, data: bytes) -> None:
+        if not self._console.quiet:
+            import os
+
+            from repro_est.files import write_all
+
+            write_all(2, data) if os.fstat(2) else None

@@ -1,0 +1,123 @@
+"""Run a recipe, or return the run that already has its hash.
+
+repro run recipes/digits.toml
+repro run recipes/digits.toml --set script_params.--regularization=0.1
+repro run 3f9c2a                      execute (or return) a run of this store again, from its stored plan
+path=$(repro run recipes/digits.toml -q)
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from repro_est.cli.common import add_json, add_overrides, metrics_line, open_store, shown_path
+from repro_est.console import Console
+from repro_est.errors import UsageError
+from repro_est.store.store import Store
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="a recipe file, or the hash of a run in this store")
+    add_overrides(parser)
+    parser.add_argument(
+        "--relock", action="store_true", help="make the lock anew when it no longer satisfies the recipe"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="execute even when the run is there; its new result replaces the old"
+    )
+    parser.add_argument(
+        "--no-cache", action="store_true", help="execute, and neither use nor keep a result; the attempt stays"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only the path of the outputs")
+    add_json(parser, "print events as JSON lines on stdout")
+    parser.add_argument(
+        "--depfile", metavar="FILE", help="write a make dependency file of everything the run depends on"
+    )
+    parser.add_argument(
+        "--depfile-target", metavar="NAME", help="target named in the dependency file (default: the depfile without .d)"
+    )
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from repro_est import engine
+
+    console = Console(quiet=arguments.quiet or arguments.json)
+    project, store = open_store()
+    observer = _observer(arguments, console)
+    path = Path(arguments.recipe)
+    if _names_a_run(path):
+        if arguments.overrides or arguments.relock or arguments.depfile:
+            raise UsageError(
+                f"{path}: a stored run takes no --set, --relock or --depfile", hint="name the recipe instead"
+            )
+        from repro_est.store.runs import Runs
+
+        plan = engine.plan_of(Runs(store.layout).resolve(str(path)), store)
+        prepared, source = None, None
+    else:
+        from repro_est.recipe.load import load
+
+        recipe = load(path, tuple(arguments.overrides))
+        prepared = engine.prepare(recipe, project, store, observer, relock=arguments.relock)
+        plan, source = prepared.plan, recipe.estimator.source_directory
+    finished = engine.run(
+        plan, store, observer, force=arguments.force, commit=not arguments.no_cache, source_directory=source
+    )
+    if prepared is not None and arguments.depfile:
+        from repro_est.cli.depfile import write_depfile
+
+        write_depfile(prepared, store, Path(arguments.depfile), target=arguments.depfile_target)
+    _show(finished, arguments, console, store)
+    return 0
+
+
+def _names_a_run(path: Path) -> bool:
+    text = str(path)
+    return (
+        not path.suffix and not path.exists() and (text.startswith("@") or all(c in "0123456789abcdef" for c in text))
+    )
+
+
+def _observer(arguments: argparse.Namespace, console: Console):  # type: ignore[no-untyped-def]
+    if arguments.json:
+        from repro_est.cli.events import JsonObserver
+
+        return JsonObserver()
+    from repro_est.cli.common import TerminalObserver
+
+    return TerminalObserver(console)
+
+
+def _show(finished, arguments: argparse.Namespace, console: Console, store: Store) -> None:  # type: ignore[no-untyped-def]
+    result = finished.result
+    outputs = (
+        finished.outputs
+        if not arguments.no_cache
+        else store.layout.attempt(result.run_hash, result.attempt) / "outputs"
+    )
+    if arguments.json:
+        from repro_est.cli.events import emit
+
+        emit(
+            "finished",
+            run_hash=result.run_hash,
+            status="completed",
+            cached=finished.cached,
+            metrics=dict(result.metrics),
+            outputs=str(outputs),
+            models=[f"{model.name}:{model.version}" for model in finished.models],
+        )
+        return
+    if arguments.quiet:
+        console.out(str(outputs))
+        return
+    state = "cached" if finished.cached else "completed"
+    console.out(
+        f"{console.style('run', 'bold', out=True)}      {result.run_hash}  {console.style(state, 'green', out=True)}"
+    )
+    if result.metrics:
+        console.out(f"metrics  {metrics_line(result.metrics)}")
+    for model in finished.models:
+        console.out(f"model    {model.name} version {model.version}")
+    console.out(f"outputs  {shown_path(outputs)}")

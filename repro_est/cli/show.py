@@ -1,0 +1,124 @@
+"""Show one run: status, metrics, outputs, attempts, and what identifies it.
+
+repro show @
+repro show 3f9c --json
+repro show @ --identity       the hashed document, and what is only recorded
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from repro_est.cli.common import add_json, add_run, number, open_store, shown_path
+from repro_est.console import Console, human_size, human_time
+from repro_est.digest import RunHash
+from repro_est.explain import leaves
+from repro_est.plan import Plan
+from repro_est.store.models import Models
+from repro_est.store.runs import AttemptRecord, Result, Runs
+from repro_est.store.store import Store
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument("--identity", action="store_true", help="every leaf that is hashed")
+    add_json(parser)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from repro_est.engine import plan_of
+
+    console = Console()
+    _, store = open_store()
+    runs = Runs(store.layout)
+    run = runs.resolve(arguments.run)
+    plan, result, attempts = plan_of(run, store), runs.result(run), runs.attempts(run)
+    if arguments.json:
+        console.json(_document(run, plan, result, attempts, store))
+        return 0
+    if arguments.identity:
+        console.table(
+            [[leaf, value] for leaf, value in sorted(leaves(plan.document).items())], header=("hashed", "value")
+        )
+        return 0
+    _print(run, plan, result, attempts, store, console)
+    return 0
+
+
+def status_of(result: Result | None, attempts: list[AttemptRecord]) -> str:
+    """Returns the state of a run: completed when a result was accepted, else that of the last attempt."""
+    if result is not None:
+        return "completed"
+    return attempts[-1].status.value if attempts else "planned"
+
+
+def _document(
+    run: RunHash, plan: Plan, result: Result | None, attempts: list[AttemptRecord], store: Store
+) -> dict[str, Any]:
+    outputs = store.read_tree(result.outputs) if result else None
+    return {
+        "run_hash": run,
+        "status": status_of(result, attempts),
+        "name": plan.recorded.name,
+        "metrics": Result.metrics_to_json(result.metrics) if result else {},
+        "outputs": [
+            {"path": f"outputs/{entry.path}", "size": entry.size, "xxh3": entry.xxh3, "sha256": entry.sha256}
+            for entry in (outputs.files() if outputs else ())
+        ],
+        "outputs_path": str(store.layout.run(run) / "outputs") if result else None,
+        "logs_path": str(_logs(run, result, attempts, store)),
+        "result": result.to_json() if result else None,
+        "models": [model.to_json() for model in Models(store.layout).all() if model.run == run],
+        "attempts": [attempt.to_json() for attempt in attempts],
+        "plan": plan.document,
+        "recorded": plan.to_json()["recorded"],
+    }
+
+
+def _print(
+    run: RunHash, plan: Plan, result: Result | None, attempts: list[AttemptRecord], store: Store, console: Console
+) -> None:
+    recorded = plan.recorded
+    console.out(f"{console.style('run', 'bold', out=True)}      {run}  {status_of(result, attempts)}")
+    console.out(f"recipe   {recorded.name}  ({recorded.recipe})")
+    if recorded.description:
+        console.out(f"about    {recorded.description}")
+    if recorded.tags:
+        console.out("tags     " + "  ".join(f"{key}={value}" for key, value in recorded.tags.items()))
+    for name, value in (result.metrics if result else {}).items():
+        console.out(f"metric   {name} = {number(value)}")
+    if result:
+        for entry in store.read_tree(result.outputs).entries:
+            console.out(f"output   outputs/{entry.path}  {human_size(entry.size)}")
+        console.out(f"outputs  {shown_path(store.layout.run(run) / 'outputs')}")
+    for model in Models(store.layout).all():
+        if model.run == run:
+            console.out(f"model    {model.name} version {model.version}")
+    for attempt in attempts:
+        console.out(f"attempt  {_attempt_line(attempt)}")
+    console.out(f"logs     {shown_path(_logs(run, result, attempts, store))}")
+    console.out("")
+    console.table(
+        [
+            [leaf, value]
+            for leaf, value in sorted(leaves(plan.document).items())
+            if not leaf.startswith("environment.packages")
+        ],
+        header=("hashed", "value"),
+    )
+
+
+def _attempt_line(attempt: AttemptRecord) -> str:
+    took = human_time(sum(attempt.seconds.values()))
+    machine = attempt.facts.get("machine", {})
+    where = machine.get("hostname", "?") if isinstance(machine, dict) else "?"
+    failure = f"  in phase {attempt.phase}: {attempt.reason}" if attempt.reason else ""
+    return f"{attempt.number}  {attempt.status.value}  {attempt.started}  {took}  on {where}{failure}"
+
+
+def _logs(run: RunHash, result: Result | None, attempts: list[AttemptRecord], store: Store):  # type: ignore[no-untyped-def]
+    if result is not None:
+        return store.layout.run(run) / "logs"
+    last = attempts[-1].number if attempts else 1
+    return store.layout.attempt(run, last) / "logs"

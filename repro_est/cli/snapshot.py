@@ -1,0 +1,65 @@
+"""What the source directory contributes to a run, taken as a snapshot into the store.
+
+repro snapshot recipes/digits.toml --list     every file with its size, every ignored one with the rule
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from repro_est.cli.common import add_json, add_recipe, open_store, shown_path
+from repro_est.console import Console, human_size
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
+    parser.add_argument(
+        "--list", action="store_true", help="list the files, and what is ignored and why; writes nothing"
+    )
+    add_json(parser)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from repro_est import engine
+    from repro_est.recipe.load import load
+
+    console = Console()
+    recipe = load(Path(arguments.recipe), tuple(arguments.overrides))
+    project, store = open_store()
+    if arguments.list:
+        return _list(engine.list_source(recipe, project), console, as_json=arguments.json)
+    source = engine.take_snapshot(recipe, project, store)
+    tree = store.read_tree(source.hash)
+    for warning in source.warnings:
+        console.warning(warning)
+    if arguments.json:
+        console.json(
+            {
+                "source": source.hash,
+                "directory": str(recipe.estimator.source_directory),
+                "files": len(list(tree.files())),
+                "bytes": tree.size,
+            }
+        )
+        return 0
+    console.out(
+        f"{source.hash}  {len(list(tree.files())):,} files, {human_size(tree.size)} of {shown_path(recipe.estimator.source_directory)}"
+    )
+    return 0
+
+
+def _list(listing, console: Console, *, as_json: bool) -> int:  # type: ignore[no-untyped-def]
+    if as_json:
+        console.json(
+            {
+                "included": [{"path": path, "size": size} for path, size in listing.included],
+                "ignored": [{"path": path, "reason": reason} for path, reason in listing.ignored],
+            }
+        )
+        return 0
+    for path, size in listing.included:
+        console.out(f"{human_size(size):>10}  {path}")
+    for path, reason in listing.ignored:
+        console.out(console.style(f"{'ignored':>10}  {path}  ({reason})", "dim", out=True))
+    return 0

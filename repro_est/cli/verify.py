@@ -1,0 +1,43 @@
+"""Check every byte of the store against its name: blobs, trees, runs, packages, environments.
+
+repro verify                all of it
+repro verify @ 3f9c         these runs only
+repro verify --repair       set aside what is bad, so that it is made again
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from repro_est.cli.common import add_json, open_store
+from repro_est.console import Console, human_size
+from repro_est.errors import VerificationError
+from repro_est.store.runs import Runs
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="*", help="runs to check (default: the whole store)")
+    parser.add_argument("--repair", action="store_true", help="move what is bad into quarantine/")
+    add_json(parser)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from repro_est.store.verify import verify
+
+    console = Console()
+    _, store = open_store()
+    chosen = [Runs(store.layout).resolve(run) for run in arguments.runs] or None
+    report = verify(store, runs=chosen, repair=arguments.repair)
+    if arguments.json:
+        console.json(report.to_json())
+        return VerificationError.exit_code if report.findings else 0
+    for finding in report.findings:
+        console.out(str(finding))
+    console.out(
+        f"verified {report.blobs:,} blobs ({human_size(report.size)}), {report.trees:,} trees, {report.runs:,} runs, "
+        f"{report.packages:,} packages, {report.environments:,} environments: "
+        + (f"{len(report.findings)} bad" if report.findings else "all good")
+    )
+    if report.findings and not arguments.repair:
+        console.info("\nhint: repro verify --repair   sets aside what is bad, so that it is made again")
+    return VerificationError.exit_code if report.findings else 0

@@ -1,0 +1,116 @@
+"""Name exactly what differs between a run and the nearest earlier one, with the lines of changed source files.
+
+repro why @                     the newest run against the earlier run with the fewest differences
+repro why 3f9c recipe.toml      what a recipe's plan changes against that run
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from repro_est.cli.common import add_json, add_run, open_store
+from repro_est.console import Console
+from repro_est.digest import RunHash
+from repro_est.errors import UsageError, VerificationError
+from repro_est.explain import Difference, differences, hunk, nearest
+from repro_est.plan import Document
+from repro_est.store.runs import Runs
+from repro_est.store.store import Store
+from repro_est.store.trees import Tree
+
+_CANDIDATES = 200
+"""How many of the latest runs are looked at for the nearest one."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument("other", nargs="?", help="compare with this run instead of the nearest earlier one")
+    add_json(parser)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from repro_est.engine import plan_of
+
+    console = Console()
+    _, store = open_store()
+    runs = Runs(store.layout)
+    run = runs.resolve(arguments.run)
+    plan = plan_of(run, store)
+    if arguments.other:
+        other = runs.resolve(arguments.other)
+        found = differences(plan_of(other, store).document, plan.document, tree_reader(store))
+        near = (other, found)
+    else:
+        answer = explained(run, plan.document, plan.recorded.name, store)
+        if answer is None:
+            raise UsageError(f"run {run[:12]}: no earlier run to compare with", hint="repro ls")
+        near = answer
+    other, found = near
+    if arguments.json:
+        console.json({"run": run, "compared_with": other, "differences": [item.to_json() for item in found]})
+        return 0
+    console.out(f"run {run[:12]} compared with {other[:12]}")
+    show_differences(found, plan_of(other, store).document, plan.document, store, console)
+    return 0
+
+
+def explained(run: RunHash, document: Document, name: str, store: Store) -> tuple[RunHash, list[Difference]] | None:
+    """Returns the nearest run made before `run` and what differs from it; None when there is none.
+
+    Runs of the same recipe are asked first, others only when it has none.
+    """
+    from repro_est.engine import plan_of
+    from repro_est.store.index import Index
+
+    index = Index(store.layout)
+    for same in ({"name": name}, {}):
+        candidates: list[tuple[str, Document]] = []
+        for earlier in _before(run, [row.run_hash for row in index.rows(limit=_CANDIDATES, **same)]):
+            try:
+                candidates.append((earlier, plan_of(earlier, store).document))
+            except VerificationError:
+                continue  # `repro verify` names it; here it is just no candidate
+        best = nearest(document, candidates)
+        if best is not None:
+            other = RunHash(best)
+            return other, differences(plan_of(other, store).document, document, tree_reader(store))
+    return None
+
+
+def _before(run: RunHash, newest_first: list[RunHash]) -> list[RunHash]:
+    """The runs made before `run`; all of them when it was not made yet."""
+    return newest_first[newest_first.index(run) + 1 :] if run in newest_first else newest_first
+
+
+def tree_reader(store: Store):  # type: ignore[no-untyped-def]
+    """Returns a function that reads a tree, or None when the store has it no more."""
+
+    def read(tree):  # type: ignore[no-untyped-def]
+        return store.read_tree(tree) if store.has_tree(tree) else None
+
+    return read
+
+
+def show_differences(
+    found: list[Difference], before: Document, after: Document, store: Store, console: Console
+) -> None:
+    """Prints the differing leaves, then the hunks of the source files among them."""
+    if not found:
+        console.out("nothing that identifies them differs")
+        return
+    console.table([[d.leaf, d.before or "-", d.after or "-"] for d in found], header=("differs", "before", "after"))
+    changed = [item.leaf for item in found if item.leaf.startswith("source/")]
+    if not changed:
+        return
+    old, new = (store.read_tree(document["source"]) for document in (before, after))  # type: ignore[arg-type]
+    for leaf in changed:
+        path = leaf.removeprefix("source/")
+        console.out("\n" + hunk(path, _content(old, path, store), _content(new, path, store)).rstrip("\n"))
+
+
+def _content(tree: Tree, path: str, store: Store) -> bytes | None:
+    entry = tree.by_path().get(path)
+    if entry is None or not entry.is_file:
+        return None
+    return Path(store.layout.blob(entry.xxh3)).read_bytes()

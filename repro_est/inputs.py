@@ -1,0 +1,89 @@
+"""Inputs, pinned: each `[inputs.NAME]` becomes a tree hash and a note of where its bytes are.
+
+An input of this machine is hashed where it lies, never copied: data is large, and its owner keeps it. What a
+run is given is compared with the planned hash just before it starts (`open_input`) and its stat signature again
+when it ended (`InputTree.changed`), so that the executed bytes are the hashed bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from repro_est.digest import RunHash, Sha256, TreeHash
+from repro_est.errors import InputError
+from repro_est.lock.values import Lock
+from repro_est.plan import PlannedInput
+from repro_est.recipe.values import Input, InputMode, ModelInput, PathInput, RunInput, UrlInput
+from repro_est.snapshot import digest_input
+from repro_est.store.runs import Runs
+from repro_est.store.store import Store
+from repro_est.store.trees import Tree
+
+
+def pin_inputs(inputs: Sequence[Input], lock: Lock, store: Store, runs: Runs) -> tuple[PlannedInput, ...]:
+    """Returns every input of a recipe with the hash of what the script will see.
+
+    Raises:
+        InputError: an input is missing, unreadable, or not in the lock.
+        UsageError: a run or model that is not in this store.
+    """
+    return tuple(_pin(item, lock, store, runs) for item in inputs)
+
+
+def _pin(item: Input, lock: Lock, store: Store, runs: Runs) -> PlannedInput:
+    copy = item.mode is InputMode.COPY
+    match item.source:
+        case PathInput(path):
+            tree = digest_input(path, store).tree.hash
+            return PlannedInput(item.name, tree, {"path": str(path)}, copy)
+        case UrlInput(url, sha256):
+            locked = next((known for known in lock.inputs if known.name == item.name), None)
+            if locked is None or locked.sha256 != sha256:
+                raise InputError(f"inputs.{item.name}: {url} is not in the lock", hint="repro lock RECIPE")
+            return PlannedInput(item.name, TreeHash(locked.tree), {"url": locked.url, "sha256": sha256}, copy)
+        case RunInput(run, path):
+            resolved = runs.resolve(run)
+            tree = subtree_of_run(resolved, path, store, runs).hash
+            return PlannedInput(item.name, tree, {"run": resolved, "path": path}, copy)
+        case ModelInput(name, version):
+            from repro_est.store.models import Models
+
+            model = Models(store.layout).get(name, version)
+            origin = {"model": name, "version": version, "run": model.run, "path": model.path}
+            subtree_of_run(model.run, model.path, store, runs)
+            return PlannedInput(item.name, model.tree, origin, copy)
+
+
+def subtree_of_run(run: RunHash, path: str, store: Store, runs: Runs) -> Tree:
+    """Returns a file or directory of a finished run as a tree of its own, and keeps its manifest.
+
+    Args:
+        path: `outputs`, `logs`, or a POSIX path below one of them.
+
+    Raises:
+        InputError: the run has no result, or nothing stands at `path`.
+    """
+    result = runs.result(run)
+    if result is None:
+        raise InputError(
+            f"run {run}: has no accepted result, so nothing can be taken from it", hint=f"repro show {run}"
+        )
+    top, _, rest = path.strip("/").partition("/")
+    if top not in ("outputs", "logs"):
+        raise InputError(f"run {run}: {path}: got `{top}`, expected a path below `outputs` or `logs`")
+    whole = store.read_tree(result.outputs if top == "outputs" else result.logs)
+    tree = whole.below(rest)
+    if tree is None:
+        there = ", ".join(entry.path for entry in whole.entries[:8]) or "nothing"
+        raise InputError(f"run {run}: {path}: no such file, {top}/ holds: {there}")
+    store.write_tree(tree)
+    return tree
+
+
+def fetched_path(store: Store, url: str, sha256: str) -> Path:
+    """Returns where a URL input lies in the store once it was fetched."""
+    from urllib.parse import unquote, urlsplit
+
+    filename = unquote(urlsplit(url).path.rsplit("/", 1)[-1]) or "download"
+    return store.layout.fetched(Sha256(sha256), filename.replace("/", "_").lstrip(".") or "download")

@@ -1,0 +1,91 @@
+"""A lock as frozen values: every package a run may use, by SHA-256, for every platform asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LOCK_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One file of an index.
+
+    Args:
+        filename: as the index names it; a wheel or an sdist.
+        sha256: 64 hex digits; what is installed is this, whatever the URL serves.
+        size: bytes, or None when the index does not say.
+        url: where it was seen, without credentials; never part of an identity.
+        platforms: the platforms this artifact is the choice for.
+    """
+
+    filename: str
+    sha256: str
+    size: int | None
+    url: str
+    platforms: tuple[str, ...]
+
+    @property
+    def is_wheel(self) -> bool:
+        return self.filename.endswith(".whl")
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One locked package.
+
+    Args:
+        name: normalised (PEP 503).
+        version: PEP 440.
+        marker: environment marker under which it is needed, `""` when always.
+        index: URL of the index it came from, without credentials; `""` when it was a plain file.
+        artifacts: at most one for each platform.
+        build: for an sdist, the pinned packages it is built with (their `build` is empty).
+    """
+
+    name: str
+    version: str
+    marker: str
+    index: str
+    artifacts: tuple[Artifact, ...]
+    build: tuple[Package, ...] = ()
+
+    def artifact(self, platform: str) -> Artifact | None:
+        """The file installed on `platform`, or None when the package is not needed there."""
+        return next((artifact for artifact in self.artifacts if platform in artifact.platforms), None)
+
+
+@dataclass(frozen=True, slots=True)
+class LockedInput:
+    """A fetched input: `[inputs.NAME]` with a URL.
+
+    Args:
+        tree: hash of the single-file tree it becomes; so a plan needs no download.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    size: int
+    tree: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A whole lock.
+
+    Args:
+        python: exact version, `3.11.7`.
+        platforms: sorted conda-style names.
+        requirements: the recipe's requirements this lock answers, normalised and sorted.
+        as_of: the date the resolver was held to, `""` for none.
+        packages: sorted by name and version.
+        inputs: sorted by name.
+    """
+
+    python: str
+    platforms: tuple[str, ...]
+    requirements: tuple[str, ...]
+    as_of: str
+    packages: tuple[Package, ...]
+    inputs: tuple[LockedInput, ...] = ()

@@ -1,0 +1,285 @@
+"""The plan: everything that decides a run's outcome, as one canonical document, and its hash.
+
+    run hash = XXH3-128( "repro:plan:1" + NUL + RFC8785(document) )
+
+Three lists decide what belongs where (docs/identity.md prints them):
+
+* hashed         the document below, built field by field; a field at its default is left out, so that a
+                 field added later keeps the hash of every recipe that does not use it
+* by policy      what a hit may be asked to match besides: the required outputs, today
+* recorded only  `Recorded`: what a person wants to know later and what it takes to run the plan again,
+                 but which cannot change the result
+
+Pure data: nothing here reads a file, a clock or a machine.
+
+The document, format 1 (`?` may be absent):
+
+    format                  1
+    entry_script            "train.py", relative to the source
+    script_params?          [[name, [word, ...]], ...] in order; a word is a string or {"input": NAME}
+    arguments?              [word, ...]
+    source                  tree hash
+    environment             {python, platform, packages: [...]}, see `environment.key`
+    inputs?                 {NAME: tree hash}
+    environment_variables?  {NAME: value}
+    secrets?                [NAME, ...] sorted; never a value
+    use_gpu?                true
+    salt?                   text
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from repro_est.digest import Json, RunHash, TreeHash, identify
+from repro_est.errors import VerificationError
+from repro_est.recipe.values import InputReference, Recipe, Word
+
+PLAN_FORMAT = 1
+PLAN_TAG = f"repro:plan:{PLAN_FORMAT}"
+
+Document = Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedInput:
+    """One input, pinned.
+
+    Args:
+        tree: what the script will see; hashed.
+        origin: where the bytes are, as JSON; recorded. One of `{"path": ...}`, `{"url": ..., "sha256": ...}`,
+            `{"run": ..., "path": ...}`, `{"model": ..., "version": ..., "run": ..., "path": ...}`.
+        copy: the script gets a private, writable copy; recorded.
+    """
+
+    name: str
+    tree: TreeHash
+    origin: Mapping[str, Any]
+    copy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedModel:
+    """An output to register under a name when the run succeeds; recorded."""
+
+    name: str
+    path: str
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is kept beside the hashed document.
+
+    Args:
+        name: the recipe's short name, for listings.
+        recipe: path of the recipe file.
+        lock: the lock file's text: where the artifacts of the environment can be had.
+        required: outputs that must exist, globs allowed.
+        metrics: path of the metrics file.
+        timeout_seconds: None is no limit.
+    """
+
+    name: str
+    recipe: str
+    lock: str
+    target: str = "local"
+    experiment_name: str = ""
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+    metrics: str = "outputs/metrics.json"
+    timeout_seconds: float | None = None
+    inputs: tuple[PlannedInput, ...] = ()
+    models: tuple[PlannedModel, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A hashed document and what is recorded beside it."""
+
+    document: Document
+    recorded: Recorded
+    hash: RunHash
+
+    @property
+    def source(self) -> TreeHash:
+        return TreeHash(str(self.document["source"]))
+
+    @property
+    def environment(self) -> Document:
+        environment = self.document["environment"]
+        assert isinstance(environment, Mapping)
+        return environment
+
+    @property
+    def entry_script(self) -> str:
+        return str(self.document["entry_script"])
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return tuple(_sequence(self.document, "secrets"))
+
+    @property
+    def use_gpu(self) -> bool:
+        return bool(self.document.get("use_gpu", False))
+
+    @property
+    def environment_variables(self) -> dict[str, str]:
+        variables = self.document.get("environment_variables", {})
+        assert isinstance(variables, Mapping)
+        return {name: str(value) for name, value in variables.items()}
+
+    def command_words(self, input_paths: Mapping[str, str]) -> list[str]:
+        """Returns the words after the entry script, each input reference replaced by its path."""
+
+        def render(word: Any) -> str:
+            return input_paths[word["input"]] if isinstance(word, Mapping) else str(word)
+
+        words: list[str] = []
+        for name, values in _sequence(self.document, "script_params"):
+            words += [name, *map(render, values)]
+        return words + [render(word) for word in _sequence(self.document, "arguments")]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of `plan.json`."""
+        recorded = self.recorded
+        return {
+            "format": PLAN_FORMAT,
+            "plan": self.document,
+            "recorded": {
+                "name": recorded.name,
+                "recipe": recorded.recipe,
+                "lock": recorded.lock,
+                "target": recorded.target,
+                "experiment_name": recorded.experiment_name,
+                "description": recorded.description,
+                "tags": dict(recorded.tags),
+                "required": list(recorded.required),
+                "metrics": recorded.metrics,
+                "timeout_seconds": recorded.timeout_seconds,
+                "inputs": [
+                    {"name": item.name, "tree": item.tree, "origin": dict(item.origin), "copy": item.copy}
+                    for item in recorded.inputs
+                ],
+                "models": [
+                    {"name": item.name, "path": item.path, "description": item.description, "tags": dict(item.tags)}
+                    for item in recorded.models
+                ],
+            },
+        }
+
+
+def make_plan(
+    recipe: Recipe,
+    *,
+    environment: Document,
+    source: TreeHash,
+    inputs: Sequence[PlannedInput],
+    lock: str,
+) -> Plan:
+    """Builds the plan of a recipe whose parts are all pinned.
+
+    Args:
+        environment: the environment document of one platform (`environment.key`).
+        source: hash of the snapshot.
+        inputs: every input of the recipe.
+        lock: text of the lock, recorded.
+    """
+    document = _document(recipe, environment=environment, source=source, inputs=inputs)
+    recorded = Recorded(
+        name=recipe.name,
+        recipe=str(recipe.path),
+        lock=lock,
+        target=recipe.estimator.compute_target,
+        experiment_name=recipe.experiment_name,
+        description=recipe.description,
+        tags=dict(recipe.tags),
+        required=recipe.outputs.required,
+        metrics=recipe.outputs.metrics,
+        timeout_seconds=recipe.estimator.max_run_duration_seconds,
+        inputs=tuple(inputs),
+        models=tuple(PlannedModel(m.name, m.path, m.description, dict(m.tags)) for m in recipe.models),
+    )
+    return Plan(document, recorded, hash_document(document))
+
+
+def hash_document(document: Document) -> RunHash:
+    """Returns the run hash of a plan's document."""
+    return RunHash(identify(PLAN_TAG, document))
+
+
+def load_plan(content: Mapping[str, Any], expected: RunHash) -> Plan:
+    """Reads `plan.json` and checks that it is the plan it is named for.
+
+    Raises:
+        VerificationError: another plan, another format, or not a plan.
+    """
+    try:
+        if content["format"] != PLAN_FORMAT:
+            raise VerificationError(
+                f"run {expected}: plan.json has format {content['format']}, this version reads {PLAN_FORMAT}",
+                hint="upgrade repro",
+            )
+        document, recorded = content["plan"], content["recorded"]
+        plan = Plan(
+            document,
+            Recorded(
+                name=recorded["name"],
+                recipe=recorded["recipe"],
+                lock=recorded["lock"],
+                target=recorded["target"],
+                experiment_name=recorded["experiment_name"],
+                description=recorded["description"],
+                tags=recorded["tags"],
+                required=tuple(recorded["required"]),
+                metrics=recorded["metrics"],
+                timeout_seconds=recorded["timeout_seconds"],
+                inputs=tuple(
+                    PlannedInput(item["name"], item["tree"], item["origin"], item["copy"])
+                    for item in recorded["inputs"]
+                ),
+                models=tuple(PlannedModel(**item) for item in recorded["models"]),
+            ),
+            hash_document(document),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise VerificationError(f"run {expected}: plan.json is not a plan: {error!r}") from None
+    if plan.hash != expected:
+        raise VerificationError(f"run {expected}: plan.json was changed, its content is plan {plan.hash}")
+    return plan
+
+
+def _document(
+    recipe: Recipe, *, environment: Document, source: TreeHash, inputs: Sequence[PlannedInput]
+) -> dict[str, Json]:
+    estimator = recipe.estimator
+    optional: dict[str, Json] = {
+        "script_params": [[param.name, [_word(word) for word in param.words]] for param in estimator.script_params],
+        "arguments": [_word(word) for word in estimator.arguments],
+        "inputs": {item.name: item.tree for item in inputs},
+        "environment_variables": dict(estimator.environment_variables),
+        "secrets": sorted(set(recipe.secrets)),
+        "use_gpu": estimator.use_gpu,
+        "salt": recipe.salt,
+    }
+    return {
+        "format": PLAN_FORMAT,
+        "entry_script": estimator.entry_script,
+        "source": source,
+        "environment": environment,
+        **{key: value for key, value in optional.items() if value},
+    }
+
+
+def _word(word: Word) -> Json:
+    return {"input": word.name} if isinstance(word, InputReference) else word
+
+
+def _sequence(document: Document, key: str) -> Sequence[Any]:
+    value = document.get(key, ())
+    assert isinstance(value, Sequence)
+    return value

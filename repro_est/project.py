@@ -1,0 +1,92 @@
+"""Where things are: the project around the current directory, its `repro.toml`, and its store.
+
+The project is the nearest directory upwards with a `repro.toml`, else the one with a `.git`, else the
+current directory. The store is `$REPRO_STORE`, else `[store] path` of `repro.toml`, else `cache/` in the
+project.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro_est.errors import UsageError
+
+CONFIG_NAME = "repro.toml"
+STORE_VARIABLE = "REPRO_STORE"
+
+MAX_SNAPSHOT_BYTES = 300 * 1024 * 1024
+"""Default soft limit of a source snapshot, the figure of Azure ML (bytes)."""
+MAX_SNAPSHOT_FILES = 200_000
+"""Default soft limit of a source snapshot (files)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The settings of one project.
+
+    Args:
+        root: absolute directory that relative settings refer to.
+        store: absolute directory of the store; it need not exist yet.
+        max_snapshot_bytes: refuse a larger source snapshot.
+        max_snapshot_files: refuse a snapshot of more files.
+    """
+
+    root: Path
+    store: Path
+    max_snapshot_bytes: int = MAX_SNAPSHOT_BYTES
+    max_snapshot_files: int = MAX_SNAPSHOT_FILES
+
+
+def find_project(start: Path | None = None) -> Project:
+    """Returns the project around `start` (default: the current directory).
+
+    Raises:
+        UsageError: `repro.toml` is not valid, or has a key that means nothing.
+    """
+    start = (start or Path.cwd()).resolve()
+    places = (start, *start.parents)
+    config = next((place / CONFIG_NAME for place in places if (place / CONFIG_NAME).is_file()), None)
+    if config is not None:
+        return _configured(config)
+    root = next((place for place in places if (place / ".git").exists()), start)
+    return Project(root=root, store=_store_path(root, "cache"))
+
+
+def _configured(config: Path) -> Project:
+    import tomli
+
+    try:
+        document = tomli.loads(config.read_text("utf-8"))
+    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{config}: not valid TOML: {error}") from None
+    known: dict[str, dict[str, type]] = {
+        "store": {"path": str},
+        "snapshot": {"max_bytes": int, "max_files": int},
+    }
+    problems: list[str] = []
+    for table, values in document.items():
+        if table not in known or not isinstance(values, dict):
+            problems.append(f"{config}: unknown table `{table}`, expected one of {', '.join(known)}")
+            continue
+        for key, value in values.items():
+            expected = known[table].get(key)
+            if expected is None:
+                problems.append(f"{config}: {table}.{key}: unknown key, expected one of {', '.join(known[table])}")
+            elif type(value) is not expected:
+                problems.append(f"{config}: {table}.{key}: got {value!r}, expected {expected.__name__}")
+    if problems:
+        raise UsageError("\n".join(problems))
+    snapshot = document.get("snapshot", {})
+    return Project(
+        root=config.parent,
+        store=_store_path(config.parent, document.get("store", {}).get("path", "cache")),
+        max_snapshot_bytes=snapshot.get("max_bytes", MAX_SNAPSHOT_BYTES),
+        max_snapshot_files=snapshot.get("max_files", MAX_SNAPSHOT_FILES),
+    )
+
+
+def _store_path(root: Path, default: str) -> Path:
+    override = os.environ.get(STORE_VARIABLE)
+    return Path(override).expanduser().absolute() if override else root / default

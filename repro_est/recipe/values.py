@@ -1,0 +1,183 @@
+"""A recipe as frozen values: what a person asked for, after `extends` and `--set`, before anything is pinned.
+
+Nothing here reads a file. `repro_est.recipe.schema` says which key becomes which field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class InputReference:
+    """`{input = "NAME"}` in an argument: the path under which the run sees that input."""
+
+    name: str
+
+
+Word = str | InputReference
+"""One word of the script's command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One key of `script_params`: a flag and the words after it (none for a bare flag)."""
+
+    name: str
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimator:
+    """`[estimator]`, with the names of Azure ML's Estimator.
+
+    Args:
+        source_directory: absolute directory that becomes the snapshot.
+        entry_script: POSIX path relative to it.
+        script_params: in the order of the recipe; `false` ones are left out already.
+        arguments: plain words after the parameters.
+        compute_target: where to run; recorded, never hashed.
+        pip_packages: PEP 508 requirements of the recipe, as written.
+        pip_requirements_file: absolute path, or None.
+        use_gpu: a GPU must be there, and the run may see it; without it the run sees none.
+        environment_variables: hashed.
+        max_run_duration_seconds: None is no limit.
+    """
+
+    source_directory: Path
+    entry_script: str
+    script_params: tuple[Parameter, ...] = ()
+    arguments: tuple[Word, ...] = ()
+    compute_target: str = "local"
+    pip_packages: tuple[str, ...] = ()
+    pip_requirements_file: Path | None = None
+    use_gpu: bool = False
+    environment_variables: tuple[tuple[str, str], ...] = ()
+    max_run_duration_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentRequest:
+    """`[environment]`: what the resolver is told besides the packages.
+
+    Args:
+        python: PEP 440 specifier or version (`"3.11"`, `">=3.11,<3.13"`); None is the running Python's minor version.
+        platforms: conda-style names (`linux-64`, `linux-aarch64`, `osx-arm64`, `osx-64`); empty is this machine's.
+        index_url: simple index in place of the default one; None is uv's own configuration.
+        extra_index_urls: searched as well.
+        find_links: directories or URLs with wheels.
+        as_of: `YYYY-MM-DD` or RFC 3339: nothing newer is taken.
+    """
+
+    python: str | None = None
+    platforms: tuple[str, ...] = ()
+    index_url: str | None = None
+    extra_index_urls: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    as_of: str | None = None
+
+
+class InputMode(StrEnum):
+    MOUNT = "mount"
+    COPY = "copy"
+
+
+@dataclass(frozen=True, slots=True)
+class PathInput:
+    """`path = "..."`: a file or directory of this machine; absolute here."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class UrlInput:
+    """`url = "https://..."` with its SHA-256 (hex)."""
+
+    url: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunInput:
+    """`path = "run:HASH/outputs/..."`: a file or directory of an earlier run's `outputs` or `logs`."""
+
+    run: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """`path = "model:NAME:VERSION"`."""
+
+    name: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """`[inputs.NAME]`."""
+
+    name: str
+    source: PathInput | UrlInput | RunInput | ModelInput
+    mode: InputMode = InputMode.MOUNT
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """`[outputs]`: what a successful run must have written.
+
+    Args:
+        required: POSIX paths or globs below the work directory, such as `outputs/model.joblib`.
+        metrics: JSON file of an object of numbers, read into the run's record when it is there.
+    """
+
+    required: tuple[str, ...] = ()
+    metrics: str = "outputs/metrics.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """`[models.NAME]`: register this output under a name when the run succeeds."""
+
+    name: str
+    path: str
+    description: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A whole recipe.
+
+    Args:
+        path: absolute path of the recipe file.
+        files: the recipe and every file it extends, absolute; the recipe first.
+        experiment_name, tags, description: recorded, never hashed.
+        secrets: names of environment variables given to the script; the names are hashed, no value ever is.
+        salt: hashed; changing it forces another run.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    estimator: Estimator
+    environment: EnvironmentRequest = EnvironmentRequest()
+    inputs: tuple[Input, ...] = ()
+    outputs: Outputs = Outputs()
+    models: tuple[ModelRequest, ...] = ()
+    secrets: tuple[str, ...] = ()
+    salt: str = ""
+    experiment_name: str = ""
+    description: str = ""
+    tags: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """The file name without its ending: what listings show."""
+        return self.path.stem
+
+    @property
+    def lock_path(self) -> Path:
+        """`<recipe>.lock`, beside the recipe."""
+        return self.path.with_suffix(".lock")

@@ -1,0 +1,223 @@
+"""File contents on their way into the store, and the reading that digests them.
+
+A `Batch` is a group of files that becomes visible together. Its order is what makes a name trustworthy:
+
+    1  every file is written (or linked) under a temporary name on the store's file system
+    2  all of them are made durable: fsync each, or one syncfs from a few dozen files on
+    3  each is renamed to `blobs/ab/cdef...`; a name that exists is left alone
+    4  the directories are made durable
+
+A crash before 3 leaves nothing visible; during 3, some blobs that no record names yet. Leaving the block
+without `publish` leaves nothing at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from repro_est.digest import BlobHash, Hasher, Sha256, sha256, sha256_hex, xxh3, xxh3_hex
+from repro_est.files import fsync, fsync_directory, sync_filesystem, write_all
+from repro_est.store.layout import Layout
+from repro_est.store.scratch import claimed_directory
+
+SMALL = 1 << 16
+"""Files up to this many bytes are read with one system call."""
+_CHUNK = 1 << 20
+_PIPELINE_FROM = 8 << 20
+_SYNC_EACH_UP_TO = 32
+_PARALLEL_FROM = 32 << 20
+
+Guard = Callable[[Path], contextlib.AbstractContextManager[None]]
+
+
+class Content(NamedTuple):
+    """What a file holds. `sha256` is None when it was not asked for."""
+
+    xxh3: BlobHash
+    sha256: Sha256 | None
+    size: int
+
+
+def digest_file(path: Path, *, with_sha256: bool = True) -> Content:
+    """Reads a file once and returns its digests; memory stays at two buffers whatever its size."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return digest_descriptor(descriptor, with_sha256=with_sha256)
+    finally:
+        os.close(descriptor)
+
+
+def digest_descriptor(descriptor: int, *, with_sha256: bool, sink: int | None = None) -> Content:
+    """Reads from an open file to its end and returns the digests.
+
+    Args:
+        sink: a descriptor that every byte is written to as well, before it is digested.
+    """
+    size = os.fstat(descriptor).st_size
+    if size <= SMALL and sink is None:
+        data = os.read(descriptor, SMALL + 1)
+        if len(data) <= SMALL:
+            return Content(xxh3_hex(data), sha256_hex(data) if with_sha256 else None, len(data))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    hashers: list[Hasher] = [xxh3(), *([sha256()] if with_sha256 else [])]
+    read = _read_overlapped if size >= _PIPELINE_FROM else _read_plain
+    length = read(descriptor, hashers, sink)
+    return Content(BlobHash(hashers[0].hexdigest()), Sha256(hashers[1].hexdigest()) if with_sha256 else None, length)
+
+
+def _read_plain(descriptor: int, hashers: Sequence[Hasher], sink: int | None) -> int:
+    buffer = memoryview(bytearray(_CHUNK))
+    length = 0
+    while count := os.readv(descriptor, [buffer]):
+        _consume(buffer[:count], hashers, sink)
+        length += count
+    return length
+
+
+def _read_overlapped(descriptor: int, hashers: Sequence[Hasher], sink: int | None) -> int:
+    """Reads the next chunk in one thread while this one digests the last; both leave the interpreter lock."""
+    buffers = [memoryview(bytearray(_CHUNK)), memoryview(bytearray(_CHUNK))]
+    length, turn = 0, 0
+    with ThreadPoolExecutor(1) as reader:
+        pending: Future[int] = reader.submit(os.readv, descriptor, [buffers[0]])
+        while count := pending.result():
+            pending = reader.submit(os.readv, descriptor, [buffers[1 - turn]])
+            _consume(buffers[turn][:count], hashers, sink)
+            length += count
+            turn = 1 - turn
+    return length
+
+
+def _consume(data: memoryview, hashers: Sequence[Hasher], sink: int | None) -> None:
+    if sink is not None:
+        write_all(sink, data)
+    for hasher in hashers:
+        hasher.update(data)
+
+
+class Batch:
+    """A group of blobs written together. Use as a context manager and end with `publish`.
+
+    Args:
+        layout: the store's.
+        guard: turns the errors of a full or read-only disk into messages.
+    """
+
+    def __init__(self, layout: Layout, guard: Guard) -> None:
+        self._layout = layout
+        self._guard = guard
+        self._exit = contextlib.ExitStack()
+        self._scratch: Path | None = None
+        self._staged: dict[BlobHash, str] = {}
+        self._copies = 0
+
+    def __enter__(self) -> Self:
+        self._exit.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._exit.close()
+
+    def has(self, blob: BlobHash, size: int) -> bool:
+        """Whether a blob is staged here, or in the store with this size."""
+        if blob in self._staged:
+            return True
+        try:
+            status = os.lstat(self._layout.blob(blob))
+        except OSError:
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_size == size
+
+    def put(self, data: bytes, blob: BlobHash) -> None:
+        """Adds content that is in memory; `blob` is its digest."""
+        if self.has(blob, len(data)):
+            return
+        with self._guard(self._layout.root):
+            path = f"{self._directory()}/{blob}"
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+            try:
+                write_all(descriptor, data)
+            finally:
+                os.close(descriptor)
+        self._staged[blob] = path
+
+    def copy(self, descriptor: int, *, with_sha256: bool = True) -> Content:
+        """Copies an open file, digesting what it writes."""
+        with self._guard(self._layout.root):
+            self._copies += 1
+            path = f"{self._directory()}/copy-{self._copies}"
+            sink = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+            try:
+                content = digest_descriptor(descriptor, with_sha256=with_sha256, sink=sink)
+            finally:
+                os.close(sink)
+            if self.has(content.xxh3, content.size):
+                os.unlink(path)
+            else:
+                self._staged[content.xxh3] = path
+            return content
+
+    def adopt(self, paths: Sequence[Path]) -> list[Content]:
+        """Takes files that belong to `repro` itself, on the store's file system, without copying a byte.
+
+        Each file gets a second name in the store and loses its write bits, so no process may have it open for
+        writing any more. Digested in parallel.
+        """
+        if sum(os.lstat(path).st_size for path in paths) < _PARALLEL_FROM:
+            contents = [digest_file(path) for path in paths]
+        else:
+            with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+                contents = list(pool.map(digest_file, paths))
+        with self._guard(self._layout.root):
+            for path, content in zip(paths, contents, strict=True):
+                if not self.has(content.xxh3, content.size):
+                    staged = f"{self._directory()}/{content.xxh3}"
+                    os.link(path, staged)
+                    os.chmod(staged, 0o444)
+                    self._staged[content.xxh3] = staged
+        return contents
+
+    def publish(self) -> None:
+        """Makes everything durable, then visible."""
+        if not self._staged:
+            return
+        with self._guard(self._layout.root):
+            self._make_durable()
+            shards: set[str] = set()
+            for blob, path in self._staged.items():
+                shards.add(blob[:2])
+                self._place(path, blob)
+            for shard in sorted(shards):
+                fsync_directory(self._layout.directory("blobs") / shard)
+            fsync_directory(self._layout.directory("blobs"))
+        self._staged.clear()
+
+    def _place(self, path: str, blob: BlobHash) -> None:
+        target = f"{self._layout.root}/blobs/{blob[:2]}/{blob[2:]}"
+        try:
+            os.rename(path, target)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.rename(path, target)
+
+    def _make_durable(self) -> None:
+        if len(self._staged) > _SYNC_EACH_UP_TO:
+            sync_filesystem(self._layout.root)
+            return
+        for path in self._staged.values():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _directory(self) -> Path:
+        if self._scratch is None:
+            self._scratch = self._exit.enter_context(claimed_directory(self._layout, "tmp"))
+        return self._scratch

@@ -1,0 +1,88 @@
+"""Every file name of the store, and what stands under it. Nothing else spells a path below the root.
+
+format                        version; a newer one is refused
+blobs/ab/cdef...              file contents by XXH3-128, read-only
+trees/ab/cdef...              manifests (`store.trees`)
+runs/<hash>/plan.json         the closure: enough to run it again
+runs/<hash>/attempts/<n>/     attempt.json, logs/, outputs/ (read-only views)
+runs/<hash>/result.json       the commit record, written last
+runs/<hash>/outputs, logs     links to those of the accepted attempt
+envs/<key>/                   a finished prefix; env.json inside is its record
+packages/<sha256>/<filename>  artifacts of an index, verified
+fetched/<sha256>/<filename>   URL inputs, verified
+models/<name>/<version>.json  registered models
+leases/<name>.lock            kernel locks: who works on what
+stat/<id>                     stat caches; disposable
+work/<id>/                    where attempts execute; gone when they end
+tmp/<id>                      files and directories being written
+quarantine/<id>/              what failed verification, with reason.json
+trash/<id>                    on its way out
+index.db                      rebuildable list of runs
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro_est.digest import BlobHash, EnvironmentKey, RunHash, Sha256, TreeHash
+
+DIRECTORIES = (
+    "blobs", "trees", "runs", "envs", "packages", "fetched", "models",
+    "leases", "stat", "work", "tmp", "quarantine", "trash",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths below one store root."""
+
+    root: Path
+
+    @property
+    def format_file(self) -> Path:
+        return self.root / "format"
+
+    @property
+    def index(self) -> Path:
+        return self.root / "index.db"
+
+    def directory(self, name: str) -> Path:
+        """One of `DIRECTORIES`."""
+        return self.root / name
+
+    def blob(self, blob: BlobHash) -> Path:
+        return self.root / "blobs" / blob[:2] / blob[2:]
+
+    def tree(self, tree: TreeHash) -> Path:
+        return self.root / "trees" / tree[:2] / tree[2:]
+
+    def run(self, run: RunHash) -> Path:
+        return self.root / "runs" / run
+
+    def plan(self, run: RunHash) -> Path:
+        return self.run(run) / "plan.json"
+
+    def result(self, run: RunHash) -> Path:
+        return self.run(run) / "result.json"
+
+    def attempts(self, run: RunHash) -> Path:
+        return self.run(run) / "attempts"
+
+    def attempt(self, run: RunHash, number: int) -> Path:
+        return self.attempts(run) / str(number)
+
+    def environment(self, key: EnvironmentKey) -> Path:
+        return self.root / "envs" / key
+
+    def package(self, sha256: Sha256, filename: str) -> Path:
+        return self.root / "packages" / sha256 / filename
+
+    def fetched(self, sha256: Sha256, filename: str) -> Path:
+        return self.root / "fetched" / sha256 / filename
+
+    def model(self, name: str, version: int) -> Path:
+        return self.root / "models" / name / f"{version}.json"
+
+    def lease(self, name: str) -> Path:
+        return self.root / "leases" / f"{name}.lock"

@@ -1,0 +1,231 @@
+"""The store: opening it, its trees, and its files on the way in and out.
+
+Guarantees. A name that exists stands for whole, durable bytes (see `blobs.Batch` for how). A reader takes no
+lock. What leaves the store is checked against its digest while it is copied. Nothing outside ever shares a
+writable inode with a blob. It knows bytes and hashes, nothing of recipes or runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from repro_est.digest import TreeHash
+from repro_est.errors import StoreError, VerificationError
+from repro_est.files import copy_file, fsync_directory, remove_tree, write_atomic
+from repro_est.store.blobs import Batch, digest_file
+from repro_est.store.layout import DIRECTORIES, Layout
+from repro_est.store.scratch import claimed_directory
+from repro_est.store.trees import Entry, Kind, Tree, parse_manifest
+
+STORE_FORMAT = 1
+_IGNORED_IN_EMPTY = {"README.md", ".gitignore", "lost+found"}
+
+
+class Store:
+    """One store on this machine.
+
+    Args:
+        layout: where it is.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    @classmethod
+    def open(cls, root: Path) -> Store:
+        """Opens the store at `root`, making an empty one where there is nothing.
+
+        Raises:
+            StoreError: a newer format, something that is no store, or no permission.
+        """
+        store = cls(Layout(root))
+        try:
+            text = store.layout.format_file.read_text("ascii")
+        except (FileNotFoundError, NotADirectoryError):
+            store._create()
+            return store
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"{store.layout.format_file}: cannot be read: {error}") from None
+        if not text.strip().isdecimal():
+            raise StoreError(f"{store.layout.format_file}: got {text[:40]!r}, expected a format number")
+        if int(text) > STORE_FORMAT:
+            raise StoreError(
+                f"{root}: store has format {int(text)}, this version of repro reads up to {STORE_FORMAT}",
+                hint="upgrade repro, or set REPRO_STORE to another directory",
+            )
+        return store
+
+    def _create(self) -> None:
+        root = self.layout.root
+        with self.writing(root):
+            root.mkdir(parents=True, exist_ok=True)
+            foreign = set(os.listdir(root)) - _IGNORED_IN_EMPTY
+            if foreign and not foreign <= {*DIRECTORIES, "format", "index.db"}:
+                raise StoreError(
+                    f"{root}: is not a store, it holds `{min(foreign)}`", hint="set REPRO_STORE to an empty directory"
+                )
+            for name in DIRECTORIES:
+                self.layout.directory(name).mkdir(exist_ok=True)
+            write_atomic(self.layout.format_file, f"{STORE_FORMAT}\n".encode())
+
+    @contextlib.contextmanager
+    def writing(self, path: Path | None = None) -> Iterator[None]:
+        """Turns what a full, read-only or forbidden disk says into a `StoreError` with the way out."""
+        try:
+            yield
+        except OSError as error:
+            remedy = _REMEDIES.get(error.errno or 0)
+            if remedy is None:
+                raise
+            message, hint = remedy
+            raise StoreError(f"{path or self.layout.root}: {message}", hint=hint) from None
+
+    def batch(self) -> Batch:
+        """Returns a group of writes that become visible together; a context manager."""
+        return Batch(self.layout, self.writing)
+
+    def has_tree(self, tree: TreeHash) -> bool:
+        return self.layout.tree(tree).exists()
+
+    def read_tree(self, tree: TreeHash) -> Tree:
+        """Returns a tree by its hash.
+
+        Raises:
+            StoreError: it is not here.
+            VerificationError: its manifest was changed.
+        """
+        try:
+            data = self.layout.tree(tree).read_bytes()
+        except FileNotFoundError:
+            raise StoreError(f"tree {tree}: not in the store {self.layout.root}", hint="repro verify") from None
+        return parse_manifest(data, tree)
+
+    def write_tree(self, tree: Tree) -> None:
+        """Stores a manifest; the blobs must be there already, or belong to an input that is hashed in place."""
+        path = self.layout.tree(tree.hash)
+        if path.exists():
+            return
+        with self.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, tree.manifest(), mode=0o444)
+
+    def fetch_blob(self, entry: Entry, destination: Path, *, mode: int) -> None:
+        """Copies a file out, checked against its digest.
+
+        Raises:
+            VerificationError: the blob is missing or was changed; nothing is left at `destination`.
+        """
+        blob = self.layout.blob(entry.xxh3)
+        try:
+            copy_file(blob, destination, mode=mode)
+        except FileNotFoundError:
+            if blob.exists():
+                raise
+            raise VerificationError(
+                f"blob {entry.xxh3} ({entry.path}): not in the store", hint="repro verify"
+            ) from None
+        got = digest_file(destination, with_sha256=False).xxh3
+        if got != entry.xxh3:
+            destination.unlink()
+            raise VerificationError(
+                f"blob {entry.xxh3} ({entry.path}): was changed, its content is now {got}",
+                hint="repro verify --repair   sets it aside",
+            )
+
+    def materialise(self, tree: Tree, destination: Path) -> None:
+        """Makes a writable, private copy of a tree; every byte is checked on the way.
+
+        Raises:
+            VerificationError: a blob is missing or was changed.
+        """
+        with self.writing(destination):
+            destination.mkdir()
+            for entry, path in _placed(tree, destination):
+                match entry.kind:
+                    case Kind.DIRECTORY:
+                        path.mkdir(exist_ok=True)
+                    case Kind.SYMLINK:
+                        path.symlink_to(entry.target)
+                    case Kind.EXECUTABLE:
+                        self.fetch_blob(entry, path, mode=0o755)
+                    case Kind.FILE:
+                        self.fetch_blob(entry, path, mode=0o644)
+
+    def view(self, tree: Tree, destination: Path) -> None:
+        """Makes a read-only, browsable view of a tree, out of hard links to the blobs.
+
+        Executable files are copies, because a link shares its mode with the blob; so is a file whose blob has
+        all the links its file system allows.
+        """
+        with self.writing(destination), claimed_directory(self.layout, "tmp") as scratch:
+            root = scratch / "view"
+            root.mkdir()
+            for entry, path in _placed(tree, root):
+                match entry.kind:
+                    case Kind.DIRECTORY:
+                        path.mkdir(exist_ok=True)
+                    case Kind.SYMLINK:
+                        path.symlink_to(entry.target)
+                    case Kind.EXECUTABLE:
+                        self.fetch_blob(entry, path, mode=0o555)
+                    case Kind.FILE:
+                        self._link(entry, path)
+            for directory, _, _ in os.walk(root, topdown=False):
+                if directory != str(root):  # renaming a directory needs to write its `..` entry
+                    os.chmod(directory, 0o555)
+            os.rename(root, destination)
+            os.chmod(destination, 0o555)
+            fsync_directory(destination.parent)
+
+    def _link(self, entry: Entry, path: Path) -> None:
+        try:
+            os.link(self.layout.blob(entry.xxh3), path)
+        except OSError as error:
+            if error.errno not in (errno.EMLINK, errno.EPERM, errno.EXDEV, errno.ENOTSUP):
+                raise
+            self.fetch_blob(entry, path, mode=0o444)
+
+    def has_blob(self, entry: Entry) -> bool:
+        """Whether the blob of a file entry is here with the right size; reads no content."""
+        try:
+            status = os.lstat(self.layout.blob(entry.xxh3))
+        except OSError:
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_size == entry.size
+
+    def discard(self, path: Path) -> None:
+        """Takes a directory out of sight at once, then removes it."""
+        trash = self.layout.directory("trash") / f"{path.name}-{os.urandom(4).hex()}"
+        try:
+            os.rename(path, trash)
+        except FileNotFoundError:
+            return
+        remove_tree(trash)
+
+
+def _placed(tree: Tree, root: Path) -> Iterator[tuple[Entry, Path]]:
+    """Every entry with its path below `root`, whose parents exist by then."""
+    made = {""}
+    for entry in tree.entries:
+        parent = entry.path.rpartition("/")[0]
+        if parent not in made:
+            (root / parent).mkdir(parents=True, exist_ok=True)
+            made.add(parent)
+        yield entry, root / entry.path
+
+
+_REMEDIES = {
+    errno.ENOSPC: (
+        "no space left on the store's disk",
+        "free some space (`repro gc`), or set REPRO_STORE to another disk",
+    ),
+    errno.EDQUOT: ("disk quota exceeded", "free some space (`repro gc`), or set REPRO_STORE to another disk"),
+    errno.EROFS: ("the store's file system is read-only", "set REPRO_STORE to a directory you can write to"),
+    errno.EACCES: ("no permission to write", "set REPRO_STORE to a directory you can write to"),
+    errno.EPERM: ("no permission to write", "set REPRO_STORE to a directory you can write to"),
+}

@@ -1,0 +1,192 @@
+"""What an attempt left behind, taken into the store: outputs, logs, metrics, and every promise that was broken.
+
+The files of the work directory belong to `repro` and no process is alive any more, so they are moved into the
+blobs, not copied; `attempts/<n>/outputs` and `logs` then are read-only views of them.
+
+A broken promise (a declared output that is missing, a link that leaves the outputs, an input that was written
+to, a secret in a file) makes the attempt a failure; what could be kept is kept.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro_est.digest import BlobHash
+from repro_est.files import remove_tree
+from repro_est.plan import Plan
+from repro_est.scan import Scanned, scan_leniently
+from repro_est.snapshot import unchanged
+from repro_est.store.store import Batch, Store
+from repro_est.store.trees import Entry, Kind, Tree
+from repro_est.targets.stage import LOGS, OUTPUTS, Workplace
+
+_CHUNK = 1 << 20
+_MAX_METRICS_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The kept files of an attempt.
+
+    Args:
+        problems: promises that were broken, in words; empty for a success.
+        warnings: what a person should know of a success.
+    """
+
+    outputs: Tree
+    logs: Tree
+    metrics: Mapping[str, float]
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def collect(plan: Plan, store: Store, place: Workplace, attempt: Path, *, secrets: Mapping[str, str]) -> Collected:
+    """Moves what the script wrote into the store and checks what the recipe promised.
+
+    Args:
+        attempt: directory of the attempt; its `logs/` holds the logs of the ranks already.
+        secrets: name to value; a file that holds a value is dropped and reported.
+    """
+    problems = [
+        f"inputs.{name}: the script changed {path}; inputs are read-only"
+        for name, tree in place.inputs
+        for path in unchanged(tree)
+    ]
+    metrics, warnings = read_metrics(place.source / plan.recorded.metrics, plan.recorded.metrics)
+    _merge_logs(place.logs, attempt / LOGS)
+    with store.batch() as batch:
+        outputs, lost = _take(place.outputs, OUTPUTS, batch, secrets)
+        logs, lost_logs = _take(attempt / LOGS, LOGS, batch, secrets)
+        batch.publish()
+    problems += [*lost, *lost_logs]
+    problems += [
+        f"{pattern}: declared in [outputs], not written" for pattern in missing_outputs(plan.recorded.required, outputs)
+    ]
+    problems += [
+        f"{model.path}: to be registered as model `{model.name}`, not written"
+        for model in plan.recorded.models
+        if outputs.below(model.path.removeprefix(f"{OUTPUTS}/")) is None
+    ]
+    for name, tree in ((OUTPUTS, outputs), (LOGS, logs)):
+        store.write_tree(tree)
+        remove_tree(attempt / name)
+        store.view(tree, attempt / name)
+    return Collected(outputs, logs, metrics, tuple(problems), tuple(warnings))
+
+
+def missing_outputs(required: Iterable[str], outputs: Tree) -> list[str]:
+    """Returns the declared outputs that no path of the tree satisfies; a directory satisfies its own name."""
+    paths = [f"{OUTPUTS}/{entry.path}" for entry in outputs.entries]
+    directories = {str(parent) for path in paths for parent in Path(path).parents}
+    candidates = [*paths, *directories]
+    return [pattern for pattern in required if not fnmatch.filter(candidates, pattern.rstrip("/"))]
+
+
+def read_metrics(path: Path, shown: str) -> tuple[dict[str, float], list[str]]:
+    """Reads a metrics file: a JSON object whose numbers are metrics, nested ones joined by `/`.
+
+    Returns:
+        The metrics, and a sentence for each thing that is not one. No file is no metrics.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_METRICS_BYTES + 1)
+    except OSError:
+        return {}, []
+    if len(data) > _MAX_METRICS_BYTES:
+        return {}, [f"{shown}: larger than {_MAX_METRICS_BYTES >> 20} MiB, no metrics read"]
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        return {}, [f"{shown}: not JSON, no metrics read: {error}"]
+    if not isinstance(content, dict):
+        return {}, [f"{shown}: got a {type(content).__name__}, expected an object of numbers; no metrics read"]
+    metrics: dict[str, float] = {}
+    left_out = [name for name, value in _flatten(content) if not _add_metric(metrics, name, value)]
+    shown_names = ", ".join(left_out[:5])
+    return metrics, [f"{shown}: not a number, left out: {shown_names}"] if left_out else []
+
+
+def _flatten(content: Mapping[str, object], prefix: str = "") -> Iterable[tuple[str, object]]:
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _add_metric(metrics: dict[str, float], name: str, value: object) -> bool:
+    if not isinstance(value, int | float):
+        return False
+    try:
+        metrics[name] = float(value)
+    except OverflowError:  # an integer that no double can hold
+        metrics[name] = math.inf if value > 0 else -math.inf
+    return True
+
+
+def _merge_logs(written: Path, logs: Path) -> None:
+    """Moves the script's own logs beside those of the ranks; a name that is taken gets `script-` before it."""
+    logs.mkdir(exist_ok=True)
+    try:
+        names = os.listdir(written)
+    except OSError:  # the script removed its logs directory, or made it a file
+        return
+    for name in names:
+        taken = os.path.lexists(logs / name)
+        os.rename(written / name, logs / (f"script-{name}" if taken else name))
+
+
+def _take(root: Path, shown: str, batch: Batch, secrets: Mapping[str, str]) -> tuple[Tree, list[str]]:
+    """Moves the files below `root` into the store; what cannot be kept is left out and named."""
+    scanned, problems = _scan(root, shown)
+    entries: list[Entry] = []
+    for item in scanned:
+        entry, problem = _take_one(root, shown, item, batch, secrets)
+        if problem:
+            problems.append(problem)
+        if entry:
+            entries.append(entry)
+    return Tree.of(entries), problems
+
+
+def _scan(root: Path, shown: str) -> tuple[Sequence[Scanned], list[str]]:
+    if root.is_symlink() or not root.is_dir():
+        return (), [f"{shown}/: the script removed or replaced the directory"]
+    return scan_leniently(root, shown=shown)
+
+
+def _take_one(
+    root: Path, shown: str, item: Scanned, batch: Batch, secrets: Mapping[str, str]
+) -> tuple[Entry | None, str | None]:
+    if item.kind in (Kind.SYMLINK, Kind.DIRECTORY):
+        return Entry(item.path, item.kind, target=item.target), None
+    path = root / item.path
+    leaked = leaked_secret(path, secrets)
+    if leaked:
+        return None, f"{shown}/{item.path}: holds the value of the secret {leaked}; the file was not kept"
+    xxh3, sha256, size = batch.adopt(path)
+    return Entry(item.path, item.kind, BlobHash(xxh3), size, sha256), None
+
+
+def leaked_secret(path: Path, secrets: Mapping[str, str]) -> str | None:
+    """Returns the name of a secret whose value stands in the file, reading it in pieces."""
+    needles = {name: value.encode() for name, value in secrets.items() if value}
+    if not needles:
+        return None
+    overlap = max(map(len, needles.values())) - 1
+    tail = b""
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            window = tail + chunk
+            for name, needle in needles.items():
+                if needle in window:
+                    return name
+            tail = window[-overlap:] if overlap else b""
+    return None
