@@ -31,7 +31,7 @@ from repro_est.plan import Plan, load_plan, make_plan
 from repro_est.platforms import current_platform
 from repro_est.project import CONFIG_NAME, Project
 from repro_est.recipe.values import Recipe
-from repro_est.snapshot import Snapshot, snapshot
+from repro_est.snapshot import Listing, Snapshot, list_source, snapshot
 from repro_est.store.models import Model, Models
 from repro_est.store.runs import AttemptRecord, Result, Runs, Status
 from repro_est.store.store import Store
@@ -116,10 +116,19 @@ def take_snapshot(recipe: Recipe, project: Project, store: Store) -> Snapshot:
     return snapshot(
         recipe.estimator.source_directory,
         store,
-        exclude=(*recipe.files, recipe.lock_path, project.root / CONFIG_NAME, project.store),
+        exclude=_left_out(recipe, project),
         max_bytes=project.max_snapshot_bytes,
         max_files=project.max_snapshot_files,
     )
+
+
+def source_listing(recipe: Recipe, project: Project) -> Listing:
+    """Says what a snapshot would hold and leave out."""
+    return list_source(recipe.estimator.source_directory, exclude=_left_out(recipe, project))
+
+
+def _left_out(recipe: Recipe, project: Project) -> tuple[Path, ...]:
+    return (*recipe.files, recipe.lock_path, project.root / CONFIG_NAME, project.store)
 
 
 def locked(recipe: Recipe, store: Store, observer: Observer, *, relock: bool = False, as_of: str | None = None) -> Lock:

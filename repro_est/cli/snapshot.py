@@ -28,7 +28,7 @@ def execute(arguments: argparse.Namespace) -> int:
     recipe = load(Path(arguments.recipe), tuple(arguments.overrides))
     project, store = open_store()
     if arguments.list:
-        return _list(engine.list_source(recipe, project), console, as_json=arguments.json)
+        return _list(engine.source_listing(recipe, project), console, as_json=arguments.json)
     source = engine.take_snapshot(recipe, project, store)
     tree = store.read_tree(source.hash)
     for warning in source.warnings:

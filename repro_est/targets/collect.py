@@ -17,11 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro_est.digest import BlobHash
 from repro_est.files import remove_tree
 from repro_est.plan import Plan
-from repro_est.scan import Scanned, scan_leniently
-from repro_est.snapshot import unchanged
+from repro_est.scan import Scanned, scan
+from repro_est.snapshot import changes
 from repro_est.store.store import Batch, Store
 from repro_est.store.trees import Entry, Kind, Tree
 from repro_est.targets.stage import LOGS, OUTPUTS, Workplace
@@ -55,8 +54,8 @@ def collect(plan: Plan, store: Store, place: Workplace, attempt: Path, *, secret
     """
     problems = [
         f"inputs.{name}: the script changed {path}; inputs are read-only"
-        for name, tree in place.inputs
-        for path in unchanged(tree)
+        for name, tree, before in place.inputs
+        for path in changes(before, tree)
     ]
     metrics, warnings = read_metrics(place.source / plan.recorded.metrics, plan.recorded.metrics)
     _merge_logs(place.logs, attempt / LOGS)
@@ -144,35 +143,29 @@ def _merge_logs(written: Path, logs: Path) -> None:
 
 
 def _take(root: Path, shown: str, batch: Batch, secrets: Mapping[str, str]) -> tuple[Tree, list[str]]:
-    """Moves the files below `root` into the store; what cannot be kept is left out and named."""
+    """Takes the files below `root` into the store; what cannot be kept is left out and named."""
     scanned, problems = _scan(root, shown)
+    files: list[Scanned] = []
     entries: list[Entry] = []
     for item in scanned:
-        entry, problem = _take_one(root, shown, item, batch, secrets)
-        if problem:
-            problems.append(problem)
-        if entry:
-            entries.append(entry)
+        if item.kind in (Kind.SYMLINK, Kind.DIRECTORY):
+            entries.append(Entry(item.path, item.kind, target=item.target))
+        elif leaked := leaked_secret(root / item.path, secrets):
+            problems.append(f"{shown}/{item.path}: holds the value of the secret {leaked}; the file was not kept")
+        else:
+            files.append(item)
+    contents = batch.adopt([root / item.path for item in files])
+    entries += [
+        Entry(item.path, item.kind, content.xxh3, content.size, content.sha256)
+        for item, content in zip(files, contents, strict=True)
+    ]
     return Tree.of(entries), problems
 
 
 def _scan(root: Path, shown: str) -> tuple[Sequence[Scanned], list[str]]:
     if root.is_symlink() or not root.is_dir():
         return (), [f"{shown}/: the script removed or replaced the directory"]
-    return scan_leniently(root, shown=shown)
-
-
-def _take_one(
-    root: Path, shown: str, item: Scanned, batch: Batch, secrets: Mapping[str, str]
-) -> tuple[Entry | None, str | None]:
-    if item.kind in (Kind.SYMLINK, Kind.DIRECTORY):
-        return Entry(item.path, item.kind, target=item.target), None
-    path = root / item.path
-    leaked = leaked_secret(path, secrets)
-    if leaked:
-        return None, f"{shown}/{item.path}: holds the value of the secret {leaked}; the file was not kept"
-    xxh3, sha256, size = batch.adopt(path)
-    return Entry(item.path, item.kind, BlobHash(xxh3), size, sha256), None
+    return scan(root, shown=shown)
 
 
 def leaked_secret(path: Path, secrets: Mapping[str, str]) -> str | None:

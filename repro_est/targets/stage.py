@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from repro_est.inputs import fetched_path, subtree_of_run
 from repro_est.lock.values import Lock, LockedInput
 from repro_est.plan import Plan, PlannedInput
 from repro_est.recipe.values import Recipe, UrlInput
-from repro_est.snapshot import InputTree, digest_input
+from repro_est.scan import Signature
+from repro_est.snapshot import InputTree, digest_input, signatures
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
 
@@ -38,7 +40,7 @@ class Workplace:
     Args:
         source: working directory of the script.
         input_paths: what an argument `{input = NAME}` becomes.
-        inputs: the trees behind the mounted inputs, to be looked at again when the script has ended.
+        inputs: name, tree and stat signatures of the mounted inputs, to be looked at again when the script has ended.
         read_only: the directories and files the script must not write to.
     """
 
@@ -46,7 +48,7 @@ class Workplace:
     home: Path
     temporary: Path
     input_paths: dict[str, str]
-    inputs: tuple[tuple[str, InputTree], ...]
+    inputs: tuple[tuple[str, InputTree, Mapping[str, Signature | None]], ...]
     read_only: tuple[Path, ...]
 
     @property
@@ -70,7 +72,7 @@ def stage(plan: Plan, store: Store, root: Path) -> Workplace:
     for directory in (source / OUTPUTS, source / LOGS, root / "home", root / "tmp", root / "inputs"):
         directory.mkdir()
     paths: dict[str, str] = {}
-    opened: list[tuple[str, InputTree]] = []
+    opened: list[tuple[str, InputTree, Mapping[str, Signature | None]]] = []
     read_only: list[Path] = []
     for item in plan.recorded.inputs:
         tree = open_input(item, store, root / "views")
@@ -82,7 +84,7 @@ def stage(plan: Plan, store: Store, root: Path) -> Workplace:
             _copy_input(tree, link)
         else:
             link.symlink_to(tree.path)
-            opened.append((item.name, tree))
+            opened.append((item.name, tree, signatures(tree)))
             read_only.append(tree.path)
         paths[item.name] = str(link)
     return Workplace(source, root / "home", root / "tmp", paths, tuple(opened), tuple(read_only))
@@ -92,7 +94,7 @@ def open_input(item: PlannedInput, store: Store, views: Path) -> InputTree:
     """Finds the bytes of an input and checks that they are the planned ones.
 
     Args:
-        views: where a read-only view is made for an input that lives in the store only.
+        views: where a private copy is made of an input that lives in the store only.
     """
     match dict(item.origin):
         case {"path": path, **rest} if not rest:
@@ -100,7 +102,7 @@ def open_input(item: PlannedInput, store: Store, views: Path) -> InputTree:
         case {"url": url, "sha256": sha256}:
             real = _fetched(url, sha256, store)
         case {"run": run, "path": path}:
-            real = _view_of_run(item.name, run, path, store, views)
+            real = _copy_of_run(item.name, run, path, store, views)
         case origin:
             raise InputError(f"inputs.{item.name}: cannot tell where its bytes are from {origin!r}")
     tree = digest_input(real, store)
@@ -140,10 +142,10 @@ def _fetched(url: str, sha256: str, store: Store) -> Path:
     return path
 
 
-def _view_of_run(name: str, run: Any, path: str, store: Store, views: Path) -> Path:
+def _copy_of_run(name: str, run: Any, path: str, store: Store, views: Path) -> Path:
     tree = subtree_of_run(run, path, store, Runs(store.layout))
     views.mkdir(exist_ok=True)
-    store.view(tree, views / name)
+    store.materialise(tree, views / name)  # a copy: a hard link's ctime moves with every other view of its blob
     return views / name / tree.entries[0].path if tree.single_file else views / name
 
 

@@ -1,0 +1,185 @@
+"""Walking a directory: what is there, with the stat signature that says whether it changed.
+
+Symlinks are never followed. Names are kept as bytes decoded from UTF-8; what cannot be kept faithfully on every
+machine is a problem: names that are not UTF-8, names that collide when case or Unicode form is ignored, sockets
+and devices, unreadable files, symlinks that leave the tree. All problems of a tree are found in one walk.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from repro_est.store.trees import Kind
+
+Signature = tuple[int, int, int, int, int, int]
+"""device, inode, size, mtime_ns, ctime_ns, mode: equal before and after means nobody wrote (bar a reset clock)."""
+
+
+class Scanned(NamedTuple):
+    """One thing below the root.
+
+    Args:
+        path: relative POSIX path.
+        kind: DIRECTORY is an empty one; others exist through their files.
+        target: of a symlink.
+        size: bytes of a file.
+        signature: of a file or symlink.
+    """
+
+    path: str
+    kind: Kind
+    target: str
+    size: int
+    signature: Signature
+
+
+Excluder = Callable[[str, bool], bool]
+"""Given a relative path and whether it is a directory: leave it out?"""
+
+
+def signature_of(status: os.stat_result) -> Signature:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode)
+
+
+def scan(root: Path, *, shown: str, exclude: Excluder | None = None) -> tuple[list[Scanned], list[str]]:
+    """Walks `root`.
+
+    Args:
+        shown: how the root is called in messages.
+        exclude: leaves out a file, or a directory with everything below it.
+
+    Returns:
+        What is there, in no particular order, and a sentence for each thing that cannot be taken.
+    """
+    found: list[Scanned] = []
+    problems: list[str] = []
+    for item in _walk(str(root), "", shown, exclude, problems):
+        found.append(item)
+    return _without_collisions(found, shown, problems), problems
+
+
+def _walk(directory: str, prefix: str, shown: str, exclude: Excluder | None, problems: list[str]) -> Iterator[Scanned]:
+    try:
+        with os.scandir(directory) as entries:
+            listed = list(entries)
+    except OSError as error:
+        problems.append(f"{_join(shown, prefix.rstrip('/'))}: cannot be listed: {error.strerror}")
+        return
+    if not listed and prefix:
+        yield Scanned(prefix[:-1], Kind.DIRECTORY, "", 0, (0, 0, 0, 0, 0, 0))
+    for entry in listed:
+        path = prefix + entry.name
+        if not _is_utf8(entry.name):
+            problems.append(f"{_join(shown, printable(path))}: name is not UTF-8")
+            continue
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except OSError as error:
+            problems.append(f"{_join(shown, path)}: {error.strerror}")
+            continue
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if exclude is not None and exclude(path, is_directory):
+            continue
+        if is_directory:
+            yield from _walk(entry.path, path + "/", shown, exclude, problems)
+        else:
+            item = _leaf(entry.path, path, status, shown, problems)
+            if item is not None:
+                yield item
+
+
+def _leaf(location: str, path: str, status: os.stat_result, shown: str, problems: list[str]) -> Scanned | None:
+    mode = status.st_mode
+    if stat.S_ISREG(mode):
+        kind = Kind.EXECUTABLE if mode & 0o111 else Kind.FILE
+        return Scanned(path, kind, "", status.st_size, signature_of(status))
+    if stat.S_ISLNK(mode):
+        target = os.readlink(location)
+        problem = symlink_problem(path, target)
+        if problem is None:
+            return Scanned(path, Kind.SYMLINK, target, 0, signature_of(status))
+        problems.append(f"{_join(shown, path)}: {problem}")
+    else:
+        problems.append(f"{_join(shown, path)}: is a {_special(mode)}, expected a file, directory or symlink")
+    return None
+
+
+def symlink_problem(path: str, target: str) -> str | None:
+    """Returns why a symlink cannot be kept, or None: its target as text must stay inside the tree."""
+    if not _is_utf8(target):
+        return f"symlink target {printable(target)} is not UTF-8"
+    if target.startswith("/"):
+        return f"symlink to the absolute path {target}, expected a relative one inside the tree"
+    depth = path.count("/")
+    for part in target.split("/"):
+        if part == "..":
+            depth -= 1
+        elif part not in ("", "."):
+            depth += 1
+        if depth < 0:
+            return f"symlink to {target} leaves the tree"
+    return None
+
+
+def _without_collisions(found: list[Scanned], shown: str, problems: list[str]) -> list[Scanned]:
+    """Drops the later of two paths that are one on a file system without case or with one Unicode form."""
+    if all(item.path.isascii() and item.path.islower() for item in found):
+        return found
+    seen: dict[str, str] = {}
+    reported: set[str] = set()
+    kept: list[Scanned] = []
+    for item in sorted(found, key=lambda item: item.path):
+        clash = next((name for name in _prefixes(item.path) if seen.setdefault(_folded(name), name) != name), None)
+        if clash is None:
+            kept.append(item)
+        elif clash not in reported:
+            reported.add(clash)
+            problems.append(
+                f"{_join(shown, clash)}: collides with {seen[_folded(clash)]} where case or Unicode form is ignored; "
+                "rename one"
+            )
+    return kept
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    """`a/b/c` gives `a`, `a/b`, `a/b/c`."""
+    end = path.find("/")
+    while end != -1:
+        yield path[:end]
+        end = path.find("/", end + 1)
+    yield path
+
+
+def _folded(path: str) -> str:
+    import unicodedata
+
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def _special(mode: int) -> str:
+    for test, name in (
+        (stat.S_ISFIFO, "named pipe"),
+        (stat.S_ISSOCK, "socket"),
+        (stat.S_ISBLK, "block device"),
+        (stat.S_ISCHR, "character device"),
+    ):
+        if test(mode):
+            return name
+    return "special file"
+
+
+def _is_utf8(name: str) -> bool:
+    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def printable(name: str) -> str:
+    """Returns a name that may hold undecodable bytes as text, those written `\\xNN`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _join(shown: str, path: str) -> str:
+    return f"{shown}/{path}" if path else shown
