@@ -13,6 +13,8 @@ import stat
 import sys
 from pathlib import Path
 
+from repro_est.digest import Sha256, sha256
+
 _FICLONE = 0x40049409  # linux/fs.h: ioctl(dst, FICLONE, src)
 _F_FULLFSYNC = 51  # macOS fcntl: fsync there does not flush the drive's cache
 
@@ -121,6 +123,15 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def sha256_file(path: Path) -> Sha256:
+    """Returns the SHA-256 of a file, read in pieces."""
+    hasher = sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            hasher.update(chunk)
+    return Sha256(hasher.hexdigest())
 
 
 def make_read_only(path: Path) -> None:

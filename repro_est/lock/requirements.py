@@ -1,0 +1,106 @@
+"""What a recipe asks for: `pip_packages` and the lines of its requirements file, as PEP 508 strings.
+
+A requirements file may nest (`-r`) and constrain (`-c`). What would make a lock depend on something that has no
+version on an index (editable installs, repositories, local paths, direct URLs) is refused with the reason, and so
+are index options, which belong into `[environment]`. Nothing is normalised here: the strings are compared as they
+stand, so that a lock is found satisfied without parsing a single one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from repro_est.errors import Problem, RecipeError
+from repro_est.recipe.values import Recipe
+
+CONSTRAINT = "-c "
+"""A requirement that starts so only limits versions."""
+
+_INDEX_OPTIONS = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links", "--no-index", "--trusted-host")
+
+
+def requirements(recipe: Recipe) -> tuple[str, ...]:
+    """Returns the requirements of a recipe, sorted; constraints start with `-c `.
+
+    Raises:
+        RecipeError: lines that cannot be locked, all at once.
+    """
+    problems: list[Problem] = []
+    asked: list[str] = []
+    for text in recipe.estimator.pip_packages:
+        problem = _refusal(text.strip())
+        if problem:
+            problems.append(Problem(recipe.path.name, None, "estimator.pip_packages", f"{text!r}: {problem}"))
+        else:
+            asked.append(text.strip())
+    file = recipe.estimator.pip_requirements_file
+    if file is not None:
+        asked += _file_lines(file, problems, constraint=False, seen=())
+    if problems:
+        raise RecipeError(tuple(problems))
+    return tuple(sorted(set(asked)))
+
+
+def _file_lines(path: Path, problems: list[Problem], *, constraint: bool, seen: tuple[Path, ...]) -> Iterator[str]:
+    if path in seen:
+        return
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(Problem(str(path), None, "", f"cannot be read: {error}"))
+        return
+    for number, line in _logical_lines(text):
+        option, _, rest = line.partition(" ") if not line.startswith("--") else _long_option(line)
+        if option in ("-r", "--requirement", "-c", "--constraint"):
+            nested = path.parent / rest.strip()
+            yield from _file_lines(
+                nested, problems, constraint=constraint or option[:3] in ("-c", "--c"), seen=(*seen, path)
+            )
+            continue
+        problem = _refusal(line)
+        if problem:
+            problems.append(Problem(str(path), number, "", f"`{line}`: {problem}"))
+        else:
+            yield f"{CONSTRAINT}{line}" if constraint else line
+
+
+def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Lines without comments, those that end in a backslash joined; with the number of their first line."""
+    pending, first = "", 0
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = re.sub(r"(^|\s)#.*$", "", raw).rstrip()
+        first = first or number
+        if line.endswith("\\"):
+            pending += line[:-1] + " "
+            continue
+        whole = re.sub(r"\s+", " ", pending + line).strip()
+        if whole:
+            yield first, whole
+        pending, first = "", 0
+
+
+def _long_option(line: str) -> tuple[str, str, str]:
+    match = re.match(r"(--[a-z-]+)[ =]?(.*)", line)
+    return (match.group(1), " ", match.group(2)) if match else (line, "", "")
+
+
+def _refusal(line: str) -> str | None:
+    """Returns why a line cannot be locked, or None."""
+    word = re.split(r"[ =]", line, maxsplit=1)[0]
+    if word in ("-e", "--editable"):
+        return "an editable install has no version; put the code into the source directory"
+    if word in _INDEX_OPTIONS:
+        return "an index option; write it into [environment] as index_url, extra_index_urls or find_links"
+    if "--hash" in line:
+        return "holds hashes; leave them out, the lock pins the hash of every file"
+    if line.startswith("-"):
+        return "an option repro does not know"
+    if re.match(r"(git|hg|svn|bzr)\+", line) or "://" in line or " @ " in line:
+        return "a direct address; expected a name and version of an index"
+    if line.startswith((".", "/")) or line.endswith((".whl", ".tar.gz", ".zip")):
+        return "a local path; put the file into a directory named by [environment] find_links"
+    if not re.match(r"[A-Za-z0-9]", line):
+        return "not a requirement (PEP 508)"
+    return None

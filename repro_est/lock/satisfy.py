@@ -1,0 +1,86 @@
+"""Does a lock still answer its recipe? Offline, in microseconds when nothing changed.
+
+The check is by satisfiability, not by a hash of the request: a bound that was loosened and still holds the locked
+version needs no new lock. The plain comparison comes first, so that a hit imports no parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from repro_est.lock.requirements import CONSTRAINT, requirements
+from repro_est.lock.values import Lock
+from repro_est.platforms import current_platform
+from repro_est.recipe.values import Recipe, UrlInput
+
+
+def unsatisfied(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
+    """Returns why the lock does not satisfy the recipe, a sentence each; empty when it does."""
+    reasons: list[str] = []
+    asked = requirements(recipe)
+    if asked != lock.requirements:
+        reasons += _compare(asked, lock)
+    python = recipe.environment.python
+    if python and not _python_fits(python, lock.python):
+        reasons.append(f"python: the recipe asks for {python}, the lock has {lock.python}")
+    wanted = recipe.environment.platforms or (current_platform(),)
+    missing = [platform for platform in wanted if platform not in lock.platforms]
+    if missing:
+        reasons.append(f"platforms: {', '.join(missing)} not in the lock, which has {', '.join(lock.platforms)}")
+    if recipe.environment.as_of and recipe.environment.as_of != lock.as_of:
+        reasons.append(f"as_of: the recipe says {recipe.environment.as_of}, the lock {lock.as_of or 'nothing'}")
+    return (*reasons, *_inputs(recipe, lock))
+
+
+def _inputs(recipe: Recipe, lock: Lock) -> Iterator[str]:
+    locked = {item.name: item for item in lock.inputs}
+    for item in recipe.inputs:
+        if isinstance(item.source, UrlInput):
+            known = locked.get(item.name)
+            if known is None:
+                yield f"inputs.{item.name}: not in the lock"
+            elif (known.url.partition("?")[0], known.sha256) != (item.source.url.partition("?")[0], item.source.sha256):
+                yield f"inputs.{item.name}: the lock has another address or sha256"
+
+
+def _python_fits(asked: str, locked: str) -> bool:
+    if locked == asked or locked.startswith(asked + "."):
+        return True
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        return locked in SpecifierSet(asked)
+    except InvalidSpecifier:
+        return False
+
+
+def _compare(asked: tuple[str, ...], lock: Lock) -> Iterator[str]:
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    def parsed(lines: tuple[str, ...]) -> dict[tuple[str, frozenset[str], str, bool], list[Requirement]]:
+        found: dict[tuple[str, frozenset[str], str, bool], list[Requirement]] = {}
+        for line in lines:
+            requirement = Requirement(line.removeprefix(CONSTRAINT))
+            name = canonicalize_name(requirement.name)
+            key = (name, frozenset(requirement.extras), str(requirement.marker or ""), line.startswith(CONSTRAINT))
+            found.setdefault(key, []).append(requirement)
+        return found
+
+    try:
+        new, old = parsed(asked), parsed(lock.requirements)
+    except InvalidRequirement as error:
+        yield f"requirements: {error}"
+        return
+    versions: dict[str, list[str]] = {}
+    for package in lock.packages:
+        versions.setdefault(package.name, []).append(package.version)
+    for key in sorted(new.keys() - old.keys(), key=str):
+        yield f"{new[key][0]}: not in the lock"
+    for key in sorted(old.keys() - new.keys(), key=str):
+        yield f"{old[key][0]}: in the lock, not asked for any more"
+    for key in sorted(new.keys() & old.keys(), key=str):
+        for requirement in new[key]:
+            for version in versions.get(key[0], []):
+                if not requirement.specifier.contains(version, prereleases=True):
+                    yield f"{requirement}: the lock has {version}"

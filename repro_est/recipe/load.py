@@ -1,0 +1,568 @@
+"""Reading a recipe: TOML files, laid over each other by `extends` and `--set`, into frozen values.
+
+Strict: an unknown key, a wrong type, a missing file is an error with file, line, key, what was got and expected,
+and the nearest name. Everything wrong with a recipe is said at once. A path is relative to the file that wrote it
+(one given by `--set`: to the recipe).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import tomli
+
+from repro_est.errors import Problem, RecipeError, UsageError
+from repro_est.recipe.arguments import parameter, word
+from repro_est.recipe.schema import LATER_TABLES, TABLES, Key, Type, keys_of
+from repro_est.recipe.values import (
+    EnvironmentRequest,
+    Estimator,
+    Input,
+    InputMode,
+    InputReference,
+    ModelInput,
+    ModelRequest,
+    Outputs,
+    Parameter,
+    PathInput,
+    Recipe,
+    RunInput,
+    UrlInput,
+    Word,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+_MODEL_NAME = re.compile(r"[a-zA-Z0-9][-._a-zA-Z0-9]{0,254}")  # Azure ML's rule
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+_SECRET = re.compile(r"(^|[^a-z])(token|secret|password|passwd|api[-_]?key|access[-_]?key)s?$", re.IGNORECASE)
+_HARMLESS_SECRET = re.compile(r"(max|num|n|new|min)[-_]?(new[-_]?)?tokens?$", re.IGNORECASE)
+_OPEN_TABLES = ("script_params", "environment_variables", "tags")
+
+Path_ = tuple[str, ...]
+
+
+def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Reads a recipe.
+
+    Args:
+        path: the recipe file.
+        overrides: `KEY=VALUE` as given to `--set`.
+
+    Raises:
+        RecipeError: with every problem found.
+        UsageError: an override that is not `KEY=VALUE`, or no such file.
+    """
+    layers = _layers(path)
+    layers.append(_override_layer(path, overrides))
+    return _Reader(path, layers).recipe()
+
+
+class _Layer:
+    """One TOML text and where relative paths in it start."""
+
+    def __init__(self, shown: str, directory: Path, text: str, document: dict[str, Any], file: Path | None) -> None:
+        self.shown, self.directory, self.text, self.document, self.file = shown, directory, text, document, file
+
+    def line(self, key: Path_) -> int | None:
+        if self.file is None:
+            return None
+        from repro_est.recipe.locate import line_of, positions
+
+        return line_of(positions(self.text), key)
+
+
+def _layers(path: Path) -> list[_Layer]:
+    """The recipe and what it extends, the base first."""
+    ordered: list[_Layer] = []
+    _add_layer(path, (), ordered)
+    return ordered
+
+
+def _add_layer(path: Path, above: tuple[Path, ...], ordered: list[_Layer]) -> None:
+    layer = _read(path)
+    resolved = path.resolve()
+    if resolved in above:
+        chain = " -> ".join(str(item) for item in (*above, resolved))
+        raise RecipeError((Problem(str(path), layer.line(("extends",)), "extends", f"goes in a circle: {chain}"),))
+    bases = layer.document.get("extends", [])
+    for base in [bases] if isinstance(bases, str) else bases if isinstance(bases, list) else []:
+        if isinstance(base, str):
+            if not (layer.directory / base).is_file():
+                problem = Problem(str(path), layer.line(("extends",)), "extends", f"got {base!r}, no such file")
+                raise RecipeError((problem,))
+            _add_layer(Path(os.path.relpath(layer.directory / base)), (*above, resolved), ordered)
+    if all(item.file != layer.file for item in ordered):
+        ordered.append(layer)
+
+
+def _read(path: Path) -> _Layer:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such recipe", hint=_nearest_recipe(path)) from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    shown = str(path)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise RecipeError((Problem(shown, line, "", f"not UTF-8 at byte {error.start + 1:,}"),)) from None
+    try:
+        document = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        what, _, place = str(error).partition(" (at line ")
+        line = int(place.split(",")[0]) if place[:1].isdigit() else text.count("\n") + 1
+        column = place.removesuffix(")").partition("column ")[2]
+        where = f" in column {column}" if column else ""
+        raise RecipeError((Problem(shown, line, "", f"not valid TOML: {what[:1].lower()}{what[1:]}{where}"),)) from None
+    except RecursionError:
+        raise RecipeError((Problem(shown, None, "", "not valid TOML: nested too deeply"),)) from None
+    return _Layer(shown, path.resolve().parent, text, document, path.resolve())
+
+
+def _nearest_recipe(path: Path) -> str | None:
+    import difflib
+
+    try:
+        names = [name for name in os.listdir(path.parent) if name.endswith(".toml")]
+    except OSError:
+        return None
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
+    return str(path.with_name(near[0])) if near else None
+
+
+def _override_layer(recipe: Path, overrides: tuple[str, ...]) -> _Layer:
+    document: dict[str, Any] = {}
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        while equals and dotted.count('"') % 2:  # an equals sign inside a quoted key
+            more, equals, text = text.partition("=")
+            dotted = f"{dotted}={more}"
+        if not equals or not dotted.strip():
+            raise UsageError(f"--set {override}: expected KEY=VALUE", hint="--set script_params.--lr=0.1")
+        place = document
+        *tables, name = _override_key(dotted.strip())
+        for table in tables:
+            place = place.setdefault(table, {})
+            if not isinstance(place, dict):
+                raise UsageError(f"--set {override}: an earlier --set gave this table a plain value")
+        place[name] = _override_value(text)
+    return _Layer("--set", recipe.resolve().parent, "", document, None)
+
+
+def _override_key(dotted: str) -> Path_:
+    first, _, rest = dotted.partition(".")
+    if first in keys_of(""):
+        table: Path_ = ()
+        name, rest = first, rest
+    elif first in TABLES:
+        table = (first,)
+        name, _, rest = rest.partition(".")
+    else:
+        table = ("estimator",)
+        name = first
+    if not rest:
+        return (*table, name)
+    if name in _OPEN_TABLES:  # what follows is one key, dots, dashes and all
+        return (*table, name, rest.strip('"'))
+    return (*table, name, *rest.split("."))
+
+
+def _override_value(text: str) -> Any:
+    try:
+        parsed = tomli.loads(f"value = {text}")
+    except tomli.TOMLDecodeError:
+        return text
+    return parsed["value"] if set(parsed) == {"value"} else text
+
+
+class _Reader:
+    """Lays the layers over each other, checks every key, and builds the values; collects problems on the way."""
+
+    def __init__(self, path: Path, layers: list[_Layer]) -> None:
+        self._path = path
+        self._layers = layers
+        self._problems: list[Problem] = []
+        self._origin: dict[Path_, _Layer] = {}
+        self._document: dict[str, Any] = {}
+        for layer in layers:
+            self._merge(self._document, layer.document, (), layer)
+
+    def recipe(self) -> Recipe:
+        self._check_names()
+        top = self._values("", ())
+        estimator = self._estimator()
+        environment = self._environment()
+        outputs = self._values("outputs", ("outputs",))
+        inputs = tuple(self._inputs())
+        models = tuple(self._models())
+        secrets = tuple(top["secrets"])
+        self._check_references(estimator, inputs)
+        self._check_secrets(estimator, secrets)
+        if self._problems:
+            raise RecipeError(tuple(sorted(self._problems, key=lambda item: (item.file, item.line or 0, item.key))))
+        files = tuple(layer.file for layer in reversed(self._layers) if layer.file is not None)
+        return Recipe(
+            path=self._path.resolve(),
+            files=files,
+            estimator=estimator,
+            environment=environment,
+            inputs=inputs,
+            outputs=Outputs(tuple(outputs["required"]), outputs["metrics"]),
+            models=models,
+            secrets=secrets,
+            salt=top["salt"],
+            experiment_name=top["experiment_name"],
+            description=top["description"],
+            tags=tuple(top["tags"].items()),
+        )
+
+    # ---- layers
+
+    def _merge(self, into: dict[str, Any], table: Mapping[str, Any], prefix: Path_, layer: _Layer) -> None:
+        for name, value in table.items():
+            key = (*prefix, name)
+            self._origin[key] = layer
+            old = into.get(name)
+            if isinstance(value, dict) and not (set(value) == {"input"} and "script_params" in prefix):
+                into[name] = old if isinstance(old, dict) else {}
+                self._merge(into[name], value, key, layer)
+            else:
+                into[name] = value
+
+    def _problem(self, key: Path_, message: str, hint: str | None = None) -> None:
+        probe = key
+        while probe and probe not in self._origin:
+            probe = probe[:-1]
+        layer = self._origin.get(probe, self._layers[-2])
+        dotted = ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'"{part}"' for part in key)
+        self._problems.append(Problem(layer.shown, layer.line(key), dotted, message, hint))
+
+    def _directory(self, key: Path_) -> Path:
+        return self._origin[key].directory if key in self._origin else self._path.resolve().parent
+
+    # ---- keys and types
+
+    def _check_names(self) -> None:
+        allowed = {**keys_of(""), **dict.fromkeys(TABLES)}
+        for name, value in self._document.items():
+            if name in TABLES and not isinstance(value, dict):
+                self._problem((name,), f"got {_shown(value)}, expected a table: [{name}]")
+                self._document[name] = {}
+            elif name in LATER_TABLES:
+                self._problem((name,), LATER_TABLES[name])
+            elif name not in allowed:
+                home = next((table for table in TABLES if name in keys_of(table)), None)
+                hint = f"it belongs into [{home}]" if home else _nearest(name, [*allowed, *LATER_TABLES])
+                self._problem((name,), "unknown key", hint)
+        if "estimator" not in self._document:
+            self._problem(("estimator",), "missing, expected a table [estimator] with an entry_script")
+
+    def _values(self, table: str, place: Path_) -> dict[str, Any]:
+        """Returns every key of a table, checked, defaults filled in."""
+        given = self._document
+        for part in place:
+            given = given.get(part, {})
+        keys = keys_of(table)
+        for name in given:
+            if place and name not in keys:
+                self._problem((*place, name), "unknown key", _nearest(name, list(keys)))
+        values: dict[str, Any] = {}
+        for key in keys.values():
+            values[key.name] = key.default
+            if key.name in given:
+                self._value((*place, key.name), key, given[key.name], values)
+            elif key.required and place and (place[0] in self._document):
+                self._problem((*place, key.name), f"missing, expected {key.type}")
+        return values
+
+    def _value(self, place: Path_, key: Key, value: Any, values: dict[str, Any]) -> None:
+        problem = _type_problem(key.type, value)
+        if key.later is not None:
+            if problem or value not in (key.default, list(key.default) if key.default == () else key.default):
+                self._problem(place, key.later)
+        elif problem:
+            self._problem(place, problem)
+        elif key.choices and value not in key.choices:
+            hint = _nearest(value, list(key.choices))
+            listed = " or ".join(f'"{choice}"' for choice in key.choices)
+            later = "; other targets are not built yet" if key.name == "compute_target" else ""
+            self._problem(place, f"got {_shown(value)}, expected {listed}{later}", hint)
+        else:
+            values[key.name] = value
+
+    # ---- tables
+
+    def _estimator(self) -> Estimator:
+        place = ("estimator",)
+        values = self._values("estimator", place)
+        base = self._directory(("estimator", "source_directory"))
+        source = Path(os.path.normpath(base / values["source_directory"]))
+        entry = values["entry_script"] or ""
+        if not source.is_dir():
+            what = "is not a directory" if source.exists() else "no such directory"
+            self._problem((*place, "source_directory"), f"got {values['source_directory']!r}, {what}: {source}")
+        elif entry:
+            entry = self._entry_script(source, entry)
+        duration = values["max_run_duration_seconds"]
+        if duration is not None and not 0 < duration < 10**9:
+            self._problem((*place, "max_run_duration_seconds"), f"got {duration}, expected more than 0")
+        variables = values["environment_variables"]
+        for name in variables:
+            if not _VARIABLE.fullmatch(name):
+                self._problem((*place, "environment_variables", name), "is not a name of an environment variable")
+            elif "\0" in variables[name]:
+                self._problem((*place, "environment_variables", name), "holds a NUL character")
+        requirements = values["pip_requirements_file"]
+        return Estimator(
+            source_directory=source,
+            entry_script=entry,
+            script_params=tuple(self._parameters(values["script_params"])),
+            arguments=tuple(self._words((*place, "arguments"), values["arguments"])),
+            compute_target=values["compute_target"],
+            pip_packages=tuple(values["pip_packages"]),
+            pip_requirements_file=self._file((*place, "pip_requirements_file"), requirements) if requirements else None,
+            use_gpu=values["use_gpu"],
+            environment_variables=tuple(sorted(variables.items())),
+            max_run_duration_seconds=duration,
+        )
+
+    def _entry_script(self, source: Path, entry: str) -> str:
+        place = ("estimator", "entry_script")
+        path = Path(os.path.normpath(source / entry))
+        if not path.is_relative_to(source) or path == source:
+            self._problem(place, f"got {entry!r}, which is outside of the source directory {source}")
+        elif not path.resolve().is_relative_to(source.resolve()):
+            self._problem(place, f"got {entry!r}, a symlink that leaves the source directory {source}")
+        elif not path.is_file():
+            names = [str(file.relative_to(source)) for file in _some_files(source)]
+            self._problem(place, f"got {entry!r}, no such file in {source}", _nearest(entry, names))
+        elif path.suffix != ".py":
+            later = "notebooks are not built yet" if path.suffix == ".ipynb" else "expected a Python file"
+            self._problem(place, f"got {entry!r}, {later}")
+        return PurePosixPath(os.path.relpath(path, source)).as_posix()
+
+    def _parameters(self, params: Mapping[str, Any]) -> Iterator[Parameter]:
+        for name, value in params.items():
+            place = ("estimator", "script_params", name)
+            if not name or "\0" in name:
+                self._problem(place, "got an empty flag, expected a name such as `--lr`")
+                continue
+            try:
+                made = parameter(name, value)
+            except ValueError as error:
+                self._problem(place, str(error))
+                continue
+            if made is not None:
+                yield made
+
+    def _words(self, place: Path_, values: list[Any]) -> Iterator[Word]:
+        for number, value in enumerate(values, 1):
+            try:
+                yield word(value)
+            except ValueError as error:
+                self._problem(place, f"word {number}: {error}")
+
+    def _environment(self) -> EnvironmentRequest:
+        from repro_est.platforms import PLATFORMS
+
+        place = ("environment",)
+        values = self._values("environment", place)
+        for platform in values["platforms"]:
+            if platform not in PLATFORMS:
+                hint = _nearest(platform, list(PLATFORMS))
+                self._problem((*place, "platforms"), f"got {platform!r}, expected some of {', '.join(PLATFORMS)}", hint)
+        as_of = values["as_of"]
+        if as_of is not None and not re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d))?", as_of):
+            self._problem((*place, "as_of"), f'got {as_of!r}, expected a date such as "2026-06-01"')
+        for key in ("index_url", "extra_index_urls"):
+            urls = values[key] if isinstance(values[key], list | tuple) else [values[key]] if values[key] else []
+            if any(re.search(r"//[^/]*@", url) for url in urls):
+                message = "holds a user name or password; repro keeps none in files"
+                self._problem((*place, key), message, "put it into ~/.netrc or UV_INDEX_* variables")
+        directory = self._directory((*place, "find_links"))
+        links = tuple(link if "://" in link else os.path.normpath(directory / link) for link in values["find_links"])
+        return EnvironmentRequest(
+            python=values["python"],
+            platforms=tuple(sorted(set(values["platforms"]))),
+            index_url=values["index_url"],
+            extra_index_urls=tuple(values["extra_index_urls"]),
+            find_links=links,
+            as_of=as_of,
+        )
+
+    def _inputs(self) -> Iterator[Input]:
+        for name in self._named("inputs"):
+            place = ("inputs", name)
+            values = self._values("inputs", place)
+            if not _NAME.fullmatch(name):
+                self._problem(place, "is no name for an input, expected letters, digits, `_` and `-`")
+            source = self._input_source(place, values)
+            if source is not None:
+                yield Input(name, source, InputMode(values["mode"]))
+
+    def _input_source(
+        self, place: Path_, values: dict[str, Any]
+    ) -> PathInput | UrlInput | RunInput | ModelInput | None:
+        path, url, sha256 = values["path"], values["url"], values["sha256"]
+        if (path is None) == (url is None):
+            self._problem(place, "expected either `path`, or `url` with `sha256`")
+            return None
+        if url is not None:
+            return self._url(place, url, sha256)
+        if sha256 is not None:
+            self._problem((*place, "sha256"), "goes with `url`; the content of a path is hashed anyway")
+        kind, _, rest = path.partition(":")
+        if kind == "run":
+            run, _, inside = rest.partition("/")
+            if not re.fullmatch(r"@\d*|[0-9a-f]{4,32}", run) or not inside:
+                self._problem((*place, "path"), f"got {path!r}, expected `run:HASH/outputs/...`")
+                return None
+            return RunInput(run, inside)
+        if kind == "model":
+            model, _, version = rest.partition(":")
+            if not _MODEL_NAME.fullmatch(model) or not version.isdecimal():
+                self._problem((*place, "path"), f"got {path!r}, expected `model:NAME:VERSION` with a number")
+                return None
+            return ModelInput(model, int(version))
+        found = self._file((*place, "path"), path, directory=True)
+        return PathInput(found) if found else None
+
+    def _url(self, place: Path_, url: str, sha256: str | None) -> UrlInput | None:
+        if not re.match(r"https?://[^/]", url):
+            self._problem((*place, "url"), f"got {url!r}, expected an http or https address")
+        elif re.search(r"//[^/]*@", url):
+            self._problem((*place, "url"), "holds a user name or password", "put it into ~/.netrc")
+        elif sha256 is None:
+            self._problem(place, "`url` needs `sha256`, so that the same bytes are had every time")
+        elif not _HEX64.fullmatch(sha256.lower()):
+            self._problem((*place, "sha256"), f"got {sha256!r}, expected 64 hex digits")
+        else:
+            return UrlInput(url, sha256.lower())
+        return None
+
+    def _models(self) -> Iterator[ModelRequest]:
+        for name in self._named("models"):
+            place = ("models", name)
+            values = self._values("models", place)
+            if not _MODEL_NAME.fullmatch(name):
+                self._problem(place, "is no name for a model, expected letters, digits, `-`, `_` and `.`")
+            path = values["path"]
+            if path is None:
+                continue
+            parts = PurePosixPath(path).parts
+            if len(parts) < 2 or parts[0] != "outputs" or ".." in parts:
+                self._problem((*place, "path"), f"got {path!r}, expected a path below `outputs/`")
+            yield ModelRequest(
+                name, PurePosixPath(path).as_posix(), values["description"], tuple(values["tags"].items())
+            )
+
+    def _named(self, table: str) -> list[str]:
+        """The names of a table of tables; a plain value among them is a problem."""
+        names: list[str] = []
+        for name, value in self._document.get(table, {}).items():
+            if isinstance(value, dict):
+                names.append(name)
+            else:
+                self._problem((table, name), f"got {_shown(value)}, expected a table: [{table}.{name}]")
+        return names
+
+    def _file(self, place: Path_, text: str, *, directory: bool = False) -> Path | None:
+        path = Path(os.path.normpath(self._directory(place) / Path(text).expanduser()))
+        if path.is_file() or (directory and path.is_dir()):
+            return path
+        try:
+            near = _nearest(path.name, os.listdir(path.parent))
+        except OSError:
+            near = None
+        self._problem(place, f"got {text!r}, no such file: {path}", near)
+        return None
+
+    # ---- what holds between keys
+
+    def _check_references(self, estimator: Estimator, inputs: tuple[Input, ...]) -> None:
+        names = [item.name for item in inputs]
+        declared = self._document.get("inputs", {})
+        places = [(("estimator", "script_params", param.name), param.words) for param in estimator.script_params]
+        for place, words in [*places, (("estimator", "arguments"), estimator.arguments)]:
+            for item in words:
+                if isinstance(item, InputReference) and item.name not in declared:
+                    hint = _nearest(item.name, names) or f"declare it: [inputs.{item.name}]"
+                    self._problem(place, f"got an input {item.name!r} that is not declared", hint)
+
+    def _check_secrets(self, estimator: Estimator, secrets: tuple[str, ...]) -> None:
+        for name in secrets:
+            if not _VARIABLE.fullmatch(name):
+                self._problem(("secrets",), f"got {name!r}, expected the name of an environment variable")
+        hint = 'write secrets = ["NAME"]: the script gets the variable, and no file of repro its value'
+        for param in estimator.script_params:
+            if param.words and _looks_secret(param.name.lstrip("-")):
+                self._problem(("estimator", "script_params", param.name), "looks like a secret with its value", hint)
+        for name, value in estimator.environment_variables:
+            place = ("estimator", "environment_variables", name)
+            if name in secrets:
+                self._problem(place, "is declared in `secrets` too, expected one of the two")
+            elif value and _looks_secret(name):
+                self._problem(place, "looks like a secret with its value", hint)
+
+
+def _looks_secret(name: str) -> bool:
+    return bool(_SECRET.search(name)) and not _HARMLESS_SECRET.search(name)
+
+
+def _type_problem(expected: Type, value: Any) -> str | None:
+    """Returns `got ..., expected ...`, or None when the value is of the type."""
+    match expected:
+        case Type.STRING:
+            fine = isinstance(value, str)
+        case Type.BOOLEAN:
+            fine = isinstance(value, bool)
+        case Type.INTEGER:
+            fine = isinstance(value, int) and not isinstance(value, bool)
+        case Type.NUMBER:
+            fine = isinstance(value, int | float) and not isinstance(value, bool)
+        case Type.STRINGS:
+            fine = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        case Type.STRING_OR_STRINGS:
+            fine = isinstance(value, str) or (isinstance(value, list) and all(isinstance(i, str) for i in value))
+        case Type.STRING_TABLE:
+            fine = isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+        case Type.PARAMS:
+            fine = isinstance(value, dict)
+        case Type.WORDS:
+            fine = isinstance(value, list)
+        case Type.ANY:
+            fine = True
+    return None if fine else f"got {_shown(value)}, expected {expected}"
+
+
+def _shown(value: Any) -> str:
+    """A TOML value as a person would write it, with its type, cut short."""
+    kind = {str: "string", bool: "boolean", int: "integer", float: "float", list: "array", dict: "table"}
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return f"{text} ({kind.get(type(value), type(value).__name__)})"
+
+
+def _nearest(name: str, names: list[str]) -> str | None:
+    import difflib
+
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean `{near[0]}`?" if near else None
+
+
+def _some_files(source: Path, limit: int = 2000) -> Iterator[Path]:
+    count = 0
+    for directory, names, files in os.walk(source):
+        names[:] = [name for name in names if not name.startswith(".")]
+        for file in files:
+            yield Path(directory, file)
+            count += 1
+            if count >= limit:
+                return

@@ -1,0 +1,173 @@
+"""Every table and key a recipe may have, in one list.
+
+The list drives reading (`load`), its error messages, the JSON Schema (`jsonschema`), the reference in
+docs/recipe.md and the test that changes each key and watches the run hash. A key that a later version will build
+is here too, with the sentence that refuses it: nothing is ever ignored.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+
+class Category(StrEnum):
+    """What a key has to do with the run hash."""
+
+    HASHED = "hashed"
+    POLICY = "policy"  # a hit may be asked to match it
+    RECORDED = "recorded"
+    LOCATED = "located"  # says where something is; what is found there is hashed
+
+
+class Type(StrEnum):
+    """What a value must be; the text is what an error message says was expected."""
+
+    STRING = "a string"
+    BOOLEAN = "true or false"
+    INTEGER = "an integer"
+    NUMBER = "a number"
+    STRINGS = "an array of strings"
+    STRING_TABLE = "a table of strings"
+    PARAMS = "a table of flags"
+    WORDS = "an array of words"
+    STRING_OR_STRINGS = "a string or an array of strings"
+    ANY = "anything"
+
+
+class Key(NamedTuple):
+    """One key.
+
+    Args:
+        table: `""` for the top level; `inputs` and `models` stand for `inputs.NAME` and `models.NAME`.
+        default: the value that says nothing.
+        later: why a value other than the default is refused, or None when it works.
+        choices: the only strings allowed, empty for any.
+    """
+
+    table: str
+    name: str
+    type: Type
+    category: Category
+    doc: str
+    default: Any = None
+    later: str | None = None
+    choices: tuple[str, ...] = ()
+    required: bool = False
+
+
+_H, _P, _R, _L = Category.HASHED, Category.POLICY, Category.RECORDED, Category.LOCATED
+_ENVIRONMENTS = "not built yet: conda environments and images come with a later version"
+_DOCKER = "not built yet: the docker target comes with a later version"
+_HOSTS = "not built yet: several processes and hosts come with a later version; write 1, or leave it out"
+_API = "not built yet: comes with the Python API in a later version"
+_TEAM = "not built yet: comes with proof and sharing in a later version"
+_NO_MEANING = "has no meaning here: repro runs on machines you name; leave it out"
+
+KEYS = (
+    Key("", "extends", Type.STRING_OR_STRINGS, _L, "Recipes this one is laid over; tables merge, all else replaces."),
+    Key(
+        "", "secrets", Type.STRINGS, _H, "Names of environment variables the script gets; only the names are kept.", ()
+    ),
+    Key("", "salt", Type.STRING, _H, "Any text; changing it makes another run.", ""),
+    Key("", "experiment_name", Type.STRING, _R, "For listings.", ""),
+    Key("", "description", Type.STRING, _R, "For people.", ""),
+    Key("", "tags", Type.STRING_TABLE, _R, "For filters.", {}),
+    Key("estimator", "source_directory", Type.STRING, _L, "Directory taken as the snapshot.", "."),
+    Key("estimator", "entry_script", Type.STRING, _H, "Python file in it that is run.", required=True),
+    Key(
+        "estimator",
+        "script_params",
+        Type.PARAMS,
+        _H,
+        'Flags in order: `""` or true is a bare flag, false leaves it out, an array is spread, '
+        '{input = "NAME"} is the path of an input.',
+        {},
+    ),
+    Key("estimator", "arguments", Type.WORDS, _H, "Plain words after the flags: positionals, repeats, empty ones.", ()),
+    Key("estimator", "compute_target", Type.STRING, _R, "Where to run.", "local", choices=("local",)),
+    Key(
+        "estimator", "pip_packages", Type.STRINGS, _L, "Requirements (PEP 508); what they are locked to is hashed.", ()
+    ),
+    Key("estimator", "pip_requirements_file", Type.STRING, _L, "A requirements.txt, added to pip_packages."),
+    Key("estimator", "use_gpu", Type.BOOLEAN, _H, "A GPU must be there; without it the script sees none.", False),
+    Key("estimator", "environment_variables", Type.STRING_TABLE, _H, "Variables of the script.", {}),
+    Key("estimator", "max_run_duration_seconds", Type.NUMBER, _R, "TERM, then KILL, after this long."),
+    Key("estimator", "node_count", Type.INTEGER, _H, "Machines.", 1, _HOSTS),
+    Key("estimator", "process_count_per_node", Type.INTEGER, _H, "Processes on each.", 1, _HOSTS),
+    Key("estimator", "distributed_training", Type.ANY, _H, "Backend of several processes.", "none", _HOSTS),
+    Key("estimator", "distributed_backend", Type.STRING, _H, "Old name of distributed_training.", "none", _HOSTS),
+    Key("estimator", "conda_packages", Type.STRINGS, _L, "Conda specs.", (), _ENVIRONMENTS),
+    Key("estimator", "conda_dependencies_file", Type.STRING, _L, "A conda environment file.", None, _ENVIRONMENTS),
+    Key("estimator", "custom_docker_image", Type.STRING, _H, "Base image.", None, _ENVIRONMENTS),
+    Key("estimator", "image_registry_details", Type.ANY, _L, "Registry of the base image.", None, _ENVIRONMENTS),
+    Key("estimator", "user_managed", Type.BOOLEAN, _H, "Use the image's own Python.", False, _ENVIRONMENTS),
+    Key("estimator", "use_docker", Type.BOOLEAN, _R, "Run in a container.", False, _DOCKER),
+    Key("estimator", "shm_size", Type.STRING, _R, "Size of /dev/shm in the container.", None, _DOCKER),
+    Key("estimator", "environment_definition", Type.ANY, _H, "An Environment object.", None, _API),
+    Key("estimator", "framework_version", Type.STRING, _L, "Of a framework preset.", None, _API),
+    Key("estimator", "resume_from", Type.STRING, _H, "Outputs of an earlier run to go on from.", None, _API),
+    Key("estimator", "source_directory_data_store", Type.ANY, _L, "Shared project folder.", None, _NO_MEANING),
+    Key("estimator", "vm_size", Type.ANY, _R, "Azure's machine type.", None, _NO_MEANING),
+    Key("estimator", "vm_priority", Type.ANY, _R, "Azure's machine priority.", None, _NO_MEANING),
+    Key(
+        "estimator",
+        "inputs",
+        Type.ANY,
+        _L,
+        "Azure's list of inputs.",
+        None,
+        "is a table of its own here: [inputs.NAME]",
+    ),
+    Key("estimator", "retries", Type.INTEGER, _R, "Tries after infrastructure failures.", 0, _HOSTS),
+    Key(
+        "environment",
+        "python",
+        Type.STRING,
+        _L,
+        'Version or specifier, "3.11" or ">=3.11,<3.13"; the exact one is locked.',
+    ),
+    Key("environment", "platforms", Type.STRINGS, _L, "Platforms to lock for; default: this machine's.", ()),
+    Key("environment", "index_url", Type.STRING, _L, "Simple index instead of the configured one."),
+    Key("environment", "extra_index_urls", Type.STRINGS, _L, "Indexes searched as well.", ()),
+    Key("environment", "find_links", Type.STRINGS, _L, "Directories or pages with wheels.", ()),
+    Key("environment", "as_of", Type.STRING, _L, "Take nothing newer: YYYY-MM-DD or RFC 3339."),
+    Key("environment", "channels", Type.STRINGS, _L, "Conda channels.", (), _ENVIRONMENTS),
+    Key("environment", "network", Type.BOOLEAN, _H, "Network during the run.", None, _TEAM),
+    Key("inputs", "path", Type.STRING, _L, "File or directory; `run:HASH/outputs/...`; `model:NAME:VERSION`."),
+    Key("inputs", "url", Type.STRING, _L, "http(s) address of a file; needs sha256."),
+    Key("inputs", "sha256", Type.STRING, _H, "Of the file at url, 64 hex digits."),
+    Key(
+        "inputs",
+        "mode",
+        Type.STRING,
+        _R,
+        "mount: read-only, in place; copy: private.",
+        "mount",
+        choices=("mount", "copy"),
+    ),
+    Key("outputs", "required", Type.STRINGS, _P, "Paths or globs a success must have written.", ()),
+    Key("outputs", "metrics", Type.STRING, _R, "JSON object of numbers kept as metrics.", "outputs/metrics.json"),
+    Key("models", "path", Type.STRING, _R, "Output registered under this name.", required=True),
+    Key("models", "description", Type.STRING, _R, "For people.", ""),
+    Key("models", "tags", Type.STRING_TABLE, _R, "For filters.", {}),
+)
+
+NAMED_TABLES = ("inputs", "models")
+"""Tables whose keys are names chosen by the user."""
+
+LATER_TABLES = {
+    "reproducible": _TEAM,
+    "compat": _API,
+    "images": _ENVIRONMENTS,
+    "remotes": _TEAM,
+    "sandbox": _TEAM,
+}
+"""Tables of later versions, refused with a sentence."""
+
+TABLES = ("estimator", "environment", "inputs", "outputs", "models")
+
+
+def keys_of(table: str) -> dict[str, Key]:
+    """Returns the keys of one table by name."""
+    return {key.name: key for key in KEYS if key.table == table}
