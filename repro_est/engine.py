@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from repro_est.digest import RunHash, canonical, sha256_hex
 from repro_est.environment.key import environment_document, environment_key
@@ -35,6 +35,12 @@ from repro_est.snapshot import Listing, Snapshot, list_source, snapshot
 from repro_est.store.models import Model, Models
 from repro_est.store.runs import AttemptRecord, Result, Runs, Status
 from repro_est.store.store import Store
+
+if TYPE_CHECKING:
+    from repro_est.environment.prefix import Prefix
+    from repro_est.launch.process import Launch, Outcome
+    from repro_est.targets.collect import Collected
+    from repro_est.targets.stage import Workplace
 
 
 class Observer(Protocol):
@@ -283,7 +289,7 @@ def _registered(plan: Plan, result: Result, store: Store) -> Iterator[Model]:
 def _attempt(plan: Plan, store: Store, observer: Observer, *, commit: bool, source_directory: Path | None) -> Result:
     """Executes the plan once and accepts the result if every promise was kept."""
     from repro_est.launch.process import secret_values
-    from repro_est.store.sweep import claim_work
+    from repro_est.store.scratch import claimed_directory
     from repro_est.targets.facts import machine_facts
 
     secrets = secret_values(plan.secrets)
@@ -293,8 +299,8 @@ def _attempt(plan: Plan, store: Store, observer: Observer, *, commit: bool, sour
     recorder = _Recorder(plan, runs, number, facts={"machine": machine_facts(), **_source_facts(source_directory)})
     recorder.write(Status.RUNNING)
     observer.event("attempt", run_hash=plan.hash, number=number, directory=str(directory))
-    with claim_work(store.layout) as (work_id, work), recorder.failing():
-        return _Execution(plan, store, observer, recorder, secrets, work_id, work, directory).perform(commit=commit)
+    with claimed_directory(store.layout, "work") as work, recorder.failing():
+        return _Execution(plan, store, observer, recorder, secrets, work, directory).perform(commit=commit)
 
 
 class _Execution:
@@ -307,12 +313,11 @@ class _Execution:
         observer: Observer,
         recorder: _Recorder,
         secrets: Mapping[str, str],
-        work_id: str,
         work: Path,
         directory: Path,
     ) -> None:
         self.plan, self.store, self.observer, self.recorder = plan, store, observer, recorder
-        self.secrets, self.work_id, self.work, self.directory = secrets, work_id, work, directory
+        self.secrets, self.work, self.directory = secrets, work, directory
 
     def perform(self, *, commit: bool) -> Result:
         from repro_est.environment.prefix import realise
@@ -325,15 +330,13 @@ class _Execution:
         with recorder.phase("environment"):
             require(use_gpu=plan.use_gpu)
             lock = loads(plan.recorded.lock.encode(), Path(f"the lock of run {plan.hash[:12]}"))
-            prefix = realise(lock, store.layout, observer=self.observer)
+            prefix = realise(lock, store, self.observer)
+            recorder.add_fact("interpreter", dict(prefix.interpreter))
         with recorder.phase("stage"):
             place = stage(plan, store, self.work)
         with recorder.phase("run"):
             self.observer.event("running", entry_script=plan.entry_script, work=str(place.source))
-            launch = place.launch(
-                plan, prefix, log_directory=self.directory / "logs", secrets=self.secrets, marker=self.work_id
-            )
-            outcome = run_process(launch, on_output=self.observer.output)
+            outcome = run_process(self._launch(prefix, place), on_output=self.observer.output)
             recorder.outcome(outcome)
         with recorder.phase("collect"):
             collected = collect(plan, store, place, self.directory, secrets=self.secrets)
@@ -359,7 +362,35 @@ class _Execution:
             Runs(store.layout).commit(plan.hash, result)
         return result
 
-    def _failure(self, outcome: Any, collected: Any, lock: Lock) -> ReproError | None:
+    def _launch(self, prefix: Prefix, place: Workplace) -> Launch:
+        from repro_est.launch.process import Launch, closed_environment
+
+        plan = self.plan
+        environment = closed_environment(
+            prefix=prefix.path,
+            home=place.home,
+            temporary=place.temporary,
+            use_gpu=plan.use_gpu,
+            declared=plan.environment_variables,
+            secrets=self.secrets,
+            facts={
+                "REPRO_RUN": plan.hash,
+                "REPRO_OUTPUTS": str(place.outputs),
+                "REPRO_LOGS": str(place.logs),
+                **{f"REPRO_INPUT_{name}": path for name, path in place.input_paths.items()},
+            },
+        )
+        return Launch(
+            command=(str(prefix.python), plan.entry_script, *plan.command_words(place.input_paths)),
+            cwd=place.source,
+            environment=environment,
+            log_directory=self.directory / "logs" / "rank-0",
+            timeout_seconds=plan.recorded.timeout_seconds,
+            read_only=place.read_only,
+            secrets=tuple(self.secrets.values()),
+        )
+
+    def _failure(self, outcome: Outcome, collected: Collected, lock: Lock) -> ReproError | None:
         """Returns what a person should read when the attempt is no success, else None."""
         from repro_est.launch.diagnosis import report
 
@@ -420,11 +451,14 @@ class _Recorder:
     def verdict(self, status: Status, reason: str) -> None:
         self._status, self._reason = status, reason
 
-    def outcome(self, outcome: Any) -> None:
+    def add_fact(self, name: str, value: Any) -> None:
+        self._facts[name] = value
+
+    def outcome(self, outcome: Outcome) -> None:
         self._exit_code, self._signal = outcome.exit_code, outcome.signal
         self._facts["process"] = outcome.facts()
 
-    def collected(self, collected: Any) -> None:
+    def collected(self, collected: Collected) -> None:
         self._outputs, self._logs = collected.outputs.hash, collected.logs.hash
 
     def write(self, status: Status) -> None:

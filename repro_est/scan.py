@@ -45,67 +45,77 @@ def signature_of(status: os.stat_result) -> Signature:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode)
 
 
-def scan(root: Path, *, shown: str, exclude: Excluder | None = None) -> tuple[list[Scanned], list[str]]:
+def scan(
+    root: Path, *, shown: str, exclude: Excluder | None = None, links_may_leave: bool = False
+) -> tuple[list[Scanned], list[str]]:
     """Walks `root`.
 
     Args:
         shown: how the root is called in messages.
         exclude: leaves out a file, or a directory with everything below it.
+        links_may_leave: keep symlinks that point out of the tree, as an environment's do.
 
     Returns:
         What is there, in no particular order, and a sentence for each thing that cannot be taken.
     """
-    found: list[Scanned] = []
-    problems: list[str] = []
-    for item in _walk(str(root), "", shown, exclude, problems):
-        found.append(item)
-    return _without_collisions(found, shown, problems), problems
+    walk = _Walk(shown, exclude, links_may_leave)
+    found = list(walk.below(str(root), ""))
+    return _without_collisions(found, shown, walk.problems), walk.problems
 
 
-def _walk(directory: str, prefix: str, shown: str, exclude: Excluder | None, problems: list[str]) -> Iterator[Scanned]:
-    try:
-        with os.scandir(directory) as entries:
-            listed = list(entries)
-    except OSError as error:
-        problems.append(f"{_join(shown, prefix.rstrip('/'))}: cannot be listed: {error.strerror}")
-        return
-    if not listed and prefix:
-        yield Scanned(prefix[:-1], Kind.DIRECTORY, "", 0, (0, 0, 0, 0, 0, 0))
-    for entry in listed:
-        path = prefix + entry.name
-        if not _is_utf8(entry.name):
-            problems.append(f"{_join(shown, printable(path))}: name is not UTF-8")
-            continue
+class _Walk:
+    """One walk: what it was told, and the problems it met."""
+
+    def __init__(self, shown: str, exclude: Excluder | None, links_may_leave: bool) -> None:
+        self._shown, self._exclude, self._links_may_leave = shown, exclude, links_may_leave
+        self.problems: list[str] = []
+
+    def below(self, directory: str, prefix: str) -> Iterator[Scanned]:
         try:
-            status = entry.stat(follow_symlinks=False)
+            with os.scandir(directory) as entries:
+                listed = list(entries)
         except OSError as error:
-            problems.append(f"{_join(shown, path)}: {error.strerror}")
-            continue
-        is_directory = stat.S_ISDIR(status.st_mode)
-        if exclude is not None and exclude(path, is_directory):
-            continue
-        if is_directory:
-            yield from _walk(entry.path, path + "/", shown, exclude, problems)
+            self._problem(prefix.rstrip("/"), f"cannot be listed: {error.strerror}")
+            return
+        if not listed and prefix:
+            yield Scanned(prefix[:-1], Kind.DIRECTORY, "", 0, (0, 0, 0, 0, 0, 0))
+        for entry in listed:
+            path = prefix + entry.name
+            if not _is_utf8(entry.name):
+                self._problem(printable(path), "name is not UTF-8")
+                continue
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError as error:
+                self._problem(path, error.strerror or "cannot be looked at")
+                continue
+            is_directory = stat.S_ISDIR(status.st_mode)
+            if self._exclude is not None and self._exclude(path, is_directory):
+                continue
+            if is_directory:
+                yield from self.below(entry.path, path + "/")
+            else:
+                item = self._leaf(entry.path, path, status)
+                if item is not None:
+                    yield item
+
+    def _leaf(self, location: str, path: str, status: os.stat_result) -> Scanned | None:
+        mode = status.st_mode
+        if stat.S_ISREG(mode):
+            kind = Kind.EXECUTABLE if mode & 0o111 else Kind.FILE
+            return Scanned(path, kind, "", status.st_size, signature_of(status))
+        if stat.S_ISLNK(mode):
+            target = os.readlink(location)
+            problem = None if self._links_may_leave else symlink_problem(path, target)
+            if problem is None:
+                return Scanned(path, Kind.SYMLINK, target, 0, signature_of(status))
+            self._problem(path, problem)
         else:
-            item = _leaf(entry.path, path, status, shown, problems)
-            if item is not None:
-                yield item
+            self._problem(path, f"is a {_special(mode)}, expected a file, directory or symlink")
+        return None
 
-
-def _leaf(location: str, path: str, status: os.stat_result, shown: str, problems: list[str]) -> Scanned | None:
-    mode = status.st_mode
-    if stat.S_ISREG(mode):
-        kind = Kind.EXECUTABLE if mode & 0o111 else Kind.FILE
-        return Scanned(path, kind, "", status.st_size, signature_of(status))
-    if stat.S_ISLNK(mode):
-        target = os.readlink(location)
-        problem = symlink_problem(path, target)
-        if problem is None:
-            return Scanned(path, Kind.SYMLINK, target, 0, signature_of(status))
-        problems.append(f"{_join(shown, path)}: {problem}")
-    else:
-        problems.append(f"{_join(shown, path)}: is a {_special(mode)}, expected a file, directory or symlink")
-    return None
+    def _problem(self, path: str, message: str) -> None:
+        self.problems.append(f"{_join(self._shown, path)}: {message}")
 
 
 def symlink_problem(path: str, target: str) -> str | None:

@@ -39,7 +39,7 @@ def execute(arguments: argparse.Namespace) -> int:
     key = engine.environment_key(document)
     command = [word for word in arguments.command if word != "--"]
     if arguments.build or arguments.shell or command:
-        prefix = realise(lock, store.layout, observer=observer)
+        prefix = realise(lock, store, observer)
         if arguments.shell or command:
             return _enter(prefix.path, command or [os.environ.get("SHELL", "/bin/sh")])
     path = store.layout.environment(key)

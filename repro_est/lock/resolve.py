@@ -7,6 +7,7 @@ sdist is the last resort, and then what it is built with is locked too.
 
 from __future__ import annotations
 
+import re
 import tarfile
 import tempfile
 import zipfile
@@ -172,14 +173,14 @@ class _Solver:
                     f"{name} {version}: has no wheel for {platform} with Python {self._interpreter.version}, and no sdist",
                     hint="allow another version of it, or take the platform out of [environment] platforms",
                 )
-            chosen.setdefault(filename or _filename(sdist), []).append(platform)
+            chosen.setdefault(filename or _filename(sdist or {}), []).append(platform)
         files = {**wheels, **({_filename(sdist): sdist} if sdist else {})}
         artifacts = tuple(
             _artifact(files[filename], platforms, directory) for filename, platforms in sorted(chosen.items())
         )
         built = next((artifact for artifact in artifacts if not artifact.is_wheel), None)
         build = self._build_requirements(name, version, built, directory) if built else ()
-        return Package(name, version, marker, public_url(item.get("index", "")), artifacts, build)
+        return Package(name, version, _platform_marker(marker), public_url(item.get("index", "")), artifacts, build)
 
     def _build_requirements(self, name: str, version: str, sdist: Artifact, directory: Path) -> tuple[Package, ...]:
         path = directory / sdist.filename
@@ -228,6 +229,11 @@ def _preferences(packages: Sequence[Package], python: str) -> str:
 
 def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _platform_marker(marker: str) -> str:
+    """Drops a marker that only speaks of Python, whose version is exact here; uv words those differently each time."""
+    return marker if re.search(r"sys_platform|platform_|os_name|implementation", marker) else ""
 
 
 def _filename(item: Mapping[str, Any]) -> str:

@@ -77,7 +77,7 @@ class StatCache:
         content = _load(self._files_file)
         try:
             return {
-                path: ((*item[:6],), Content(BlobHash(item[6]), Sha256(item[7]) if item[7] else None, item[2]))  # type: ignore[misc]
+                path: ((*item[:6],), Content(BlobHash(item[6]), Sha256(item[7]) if item[7] else None, item[2]))
                 for path, item in content["files"].items()
             }
         except (KeyError, TypeError, IndexError, AttributeError):

@@ -135,10 +135,10 @@ def lock_url_inputs(recipe: Recipe, lock: Lock, store: Store) -> Lock:
 def _fetched(url: str, sha256: str, store: Store) -> Path:
     path = fetched_path(store, url, sha256)
     if not path.exists():
-        from repro_est.environment.fetch import fetch_url
+        from repro_est.lock.fetch import fetch
 
         with store.writing(path):
-            fetch_url(url, sha256, path)
+            fetch(url, sha256, path, what=url)
     return path
 
 

@@ -1,0 +1,247 @@
+"""The index: a SQLite list of runs, so that listings and short names cost the same in a store of any size.
+
+It knows nothing the run directories do not say. A missing, foreign or broken index is made anew; runs that came in
+by another way (another machine on a shared disk, an older version) are noticed by the time stamp of `runs/` and
+added; runs that were not over when they were indexed are read again when they are shown. A store that cannot be
+written is listed from an index in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from repro_est.digest import RunHash
+from repro_est.errors import ReproError
+from repro_est.store.layout import Layout
+from repro_est.store.runs import Result, Runs, Status
+
+_VERSION = 1
+_BUSY_SECONDS = 10.0
+_SCHEMA = """
+CREATE TABLE runs (
+    hash TEXT PRIMARY KEY, name TEXT, status TEXT, started TEXT, finished TEXT, tags TEXT, metrics TEXT
+) WITHOUT ROWID;
+CREATE INDEX runs_by_time ON runs (started DESC, hash);
+CREATE INDEX runs_by_name ON runs (name, started DESC);
+CREATE INDEX runs_by_status ON runs (status, started DESC);
+CREATE TABLE metrics (name TEXT, value REAL, hash TEXT, PRIMARY KEY (name, value, hash)) WITHOUT ROWID;
+CREATE INDEX metrics_by_run ON metrics (hash);
+CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One line of a listing. `started` is when the accepted attempt began, or the last one while there is none."""
+
+    run_hash: RunHash
+    name: str
+    status: Status
+    started: str
+    finished: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "run_hash": self.run_hash,
+            "name": self.name,
+            "status": self.status.value,
+            "started": self.started,
+            "finished": self.finished,
+            "tags": dict(self.tags),
+            "metrics": Result.metrics_to_json(self.metrics),
+        }
+
+
+class Index:
+    """The index of one store."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def update(self, run: RunHash) -> None:
+        """Reads a run from its directory into the index. A failure is no error: the next reader mends it."""
+        with contextlib.suppress(sqlite3.Error, OSError), self._opened(writable=True) as (connection, _):
+            self._put(connection, [run])
+
+    def rows(
+        self,
+        *,
+        name: str | None = None,
+        status: Status | None = None,
+        tag: str | None = None,
+        sort: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> list[RunRow]:
+        """Lists runs.
+
+        Args:
+            tag: `KEY=VALUE`, or `KEY` for any value.
+            sort: a metric, smallest first; runs without it are left out. None is by time, newest first.
+            reverse: the other way round.
+            limit: at most so many.
+        """
+        where: list[str] = []
+        values: list[Any] = []
+        if name is not None:
+            where.append("runs.name = ?")
+            values.append(name)
+        if status is not None:
+            where.append("runs.status = ?")
+            values.append(status.value)
+        if tag is not None:
+            key, equals, wanted = tag.partition("=")
+            path = '$."' + key.replace('"', "") + '"'
+            where.append("json_extract(runs.tags, ?) = ?" if equals else "json_extract(runs.tags, ?) IS NOT NULL")
+            values += [path, wanted] if equals else [path]
+        source, order = "runs", "runs.started ASC" if reverse else "runs.started DESC"
+        if sort is not None:
+            source = "metrics JOIN runs ON runs.hash = metrics.hash"
+            where.append("metrics.name = ?")
+            values.append(sort)
+            order = "metrics.value DESC" if reverse else "metrics.value ASC"
+        condition = f"WHERE {' AND '.join(where)}" if where else ""
+        # Only constants are put together here; every value is bound.
+        query = f"SELECT runs.* FROM {source} {condition} ORDER BY {order}, runs.hash LIMIT ?"  # noqa: S608
+        return self._select(query, [*values, -1 if limit is None else limit])
+
+    def starting_with(self, prefix: str, *, limit: int) -> list[RunRow]:
+        """Returns the runs whose hash starts with `prefix`."""
+        query = "SELECT * FROM runs WHERE hash >= ? AND hash < ? ORDER BY hash LIMIT ?"
+        return self._select(query, [prefix, prefix + "g", limit])  # `g` follows every hex digit
+
+    def rebuild(self) -> None:
+        """Makes the index anew from the run directories."""
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            self._layout.index.with_name(self._layout.index.name + suffix).unlink(missing_ok=True)
+        self._select("SELECT * FROM runs LIMIT ?", [0])
+
+    # ---- parts
+
+    def _select(self, query: str, values: list[Any]) -> list[RunRow]:
+        for writable in (True, False):
+            try:
+                with self._opened(writable=writable) as (connection, fresh):
+                    self._catch_up(connection, fresh=fresh)
+                    rows = [_row(item) for item in connection.execute(query, values)]
+                    moving = [row.run_hash for row in rows if not row.status.is_terminal]
+                    if moving:
+                        self._put(connection, moving)
+                        rows = [_row(item) for item in connection.execute(query, values)]
+                    return rows
+            except (sqlite3.DatabaseError, OSError):
+                if writable and os.access(self._layout.root, os.W_OK):
+                    self._discard()
+        return []
+
+    def _discard(self) -> None:
+        """Removes an index that cannot be read; what is in it can be found out again."""
+        with contextlib.suppress(OSError):
+            self._layout.index.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _opened(self, *, writable: bool) -> Iterator[tuple[sqlite3.Connection, bool]]:
+        """A connection in one transaction, and whether it is empty."""
+        path = str(self._layout.index) if writable and os.access(self._layout.root, os.W_OK) else ":memory:"
+        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+        try:
+            connection.execute("PRAGMA synchronous = OFF")  # it can be made anew
+            fresh = connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION
+            if fresh:
+                connection.execute("BEGIN IMMEDIATE")
+                if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+                    self._create(connection)
+                connection.execute("COMMIT")
+            yield connection, fresh
+        finally:
+            connection.close()
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables:
+            connection.execute(f'DROP TABLE "{table}"')
+        for statement in _SCHEMA.split(";"):
+            if statement.strip():
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def _catch_up(self, connection: sqlite3.Connection, *, fresh: bool) -> None:
+        """Adds runs that are on disk and not in the index, and drops those that are gone."""
+        directory = self._layout.directory("runs")
+        try:
+            stamp = str(os.stat(directory).st_mtime_ns)
+        except FileNotFoundError:
+            stamp = "none"
+        known = connection.execute("SELECT value FROM facts WHERE key = 'runs_mtime_ns'").fetchone()
+        if not fresh and known is not None and known[0] == stamp:
+            return
+        names = set(os.listdir(directory)) if stamp != "none" else set()
+        indexed = {name for (name,) in connection.execute("SELECT hash FROM runs")}
+        self._put(connection, sorted(RunHash(name) for name in names - indexed))
+        connection.execute("BEGIN IMMEDIATE")
+        gone = [(name,) for name in indexed - names]
+        connection.executemany("DELETE FROM runs WHERE hash = ?", gone)
+        connection.executemany("DELETE FROM metrics WHERE hash = ?", gone)
+        connection.execute("INSERT OR REPLACE INTO facts VALUES ('runs_mtime_ns', ?)", (stamp,))
+        connection.execute("COMMIT")
+
+    def _put(self, connection: sqlite3.Connection, runs: Iterable[RunHash]) -> None:
+        rows = [row for run in runs if (row := self._read(run)) is not None]
+        connection.execute("BEGIN IMMEDIATE")
+        for row in rows:
+            metrics = json.dumps(Result.metrics_to_json(row.metrics))
+            values = (
+                row.run_hash,
+                row.name,
+                row.status.value,
+                row.started,
+                row.finished,
+                json.dumps(dict(row.tags)),
+                metrics,
+            )
+            connection.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            connection.execute("DELETE FROM metrics WHERE hash = ?", (row.run_hash,))
+            connection.executemany(
+                "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
+                [(name, value, row.run_hash) for name, value in row.metrics.items() if value == value],
+            )
+        connection.execute("COMMIT")
+
+    def _read(self, run: RunHash) -> RunRow | None:
+        """Returns what the directory of a run says, None when it is not one."""
+        runs = Runs(self._layout)
+        try:
+            recorded = runs.plan(run).get("recorded", {})
+            result = runs.result(run)
+            attempts = runs.attempts(run)
+        except (ReproError, OSError):
+            return None
+        if not isinstance(recorded, dict):
+            return None
+        last = next((item for item in attempts if result and item.number == result.attempt), None) or (
+            attempts[-1] if attempts else None
+        )
+        status = Status.COMPLETED if result else (last.status if last else Status.RUNNING)
+        return RunRow(
+            run_hash=run,
+            name=str(recorded.get("name", "")),
+            status=status,
+            started=last.started if last else "",
+            finished=result.finished if result else (last.finished if last else ""),
+            tags=recorded.get("tags") or {},
+            metrics=result.metrics if result else {},
+        )
+
+
+def _row(item: tuple[Any, ...]) -> RunRow:
+    run, name, status, started, finished, tags, metrics = item
+    values = {key: float(value) for key, value in json.loads(metrics).items()}
+    return RunRow(RunHash(run), name, Status(status), started, finished, json.loads(tags), values)

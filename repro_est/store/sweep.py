@@ -1,0 +1,73 @@
+"""Removing what dead processes left: half-written files, work directories, trash; and telling which attempts died.
+
+Whether a process is dead is never guessed: its scratch directory is locked while it lives (`scratch`), and so is the
+lease of the run it executes (`leases`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro_est.digest import RunHash
+from repro_est.files import remove_tree
+from repro_est.store.index import Index
+from repro_est.store.layout import Layout
+from repro_est.store.leases import Leases
+from repro_est.store.runs import Runs, Status
+from repro_est.store.scratch import is_abandoned
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What was removed (`size` in bytes), and the runs with an attempt that was found lost."""
+
+    removed: tuple[Path, ...]
+    size: int
+    lost: tuple[RunHash, ...]
+
+
+def sweep(layout: Layout) -> SweepReport:
+    """Cleans the store; safe while others run."""
+    removed: list[Path] = []
+    size = 0
+    for path in (*_abandoned(layout, "tmp"), *_abandoned(layout, "work"), *_children(layout.directory("trash"))):
+        size += _size(path)
+        remove_tree(path)
+        removed.append(path)
+    return SweepReport(tuple(removed), size, tuple(mark_lost(layout)))
+
+
+def mark_lost(layout: Layout) -> list[RunHash]:
+    """Rewrites attempts that are RUNNING though nobody executes them as LOST; returns their runs."""
+    runs, leases = Runs(layout), Leases(layout)
+    lost: list[RunHash] = []
+    for row in Index(layout).rows(status=Status.RUNNING):
+        for attempt in runs.attempts(row.run_hash):
+            if attempt.status is Status.RUNNING and not leases.is_held(f"run-{row.run_hash}"):
+                reason = "the process that executed it died"
+                runs.write_attempt(row.run_hash, dataclasses.replace(attempt, status=Status.LOST, reason=reason))
+                lost.append(row.run_hash)
+    return lost
+
+
+def _abandoned(layout: Layout, name: str) -> list[Path]:
+    return [path for path in _children(layout.directory(name)) if is_abandoned(path)]
+
+
+def _children(directory: Path) -> list[Path]:
+    try:
+        return [directory / name for name in os.listdir(directory)]
+    except FileNotFoundError:
+        return []
+
+
+def _size(path: Path) -> int:
+    total = 0
+    for directory, _, names in os.walk(path):
+        for name in names:
+            status = os.lstat(os.path.join(directory, name))
+            total += status.st_size if status.st_nlink == 1 else 0  # a second name frees nothing
+    return total
