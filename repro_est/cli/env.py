@@ -26,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     from repro_est import engine
+    from repro_est.environment.key import environment_document, environment_key
     from repro_est.environment.prefix import realise
     from repro_est.platforms import current_platform
     from repro_est.recipe.load import load
@@ -35,8 +36,8 @@ def execute(arguments: argparse.Namespace) -> int:
     _, store = open_store()
     observer = TerminalObserver(console)
     lock = engine.locked(recipe, store, observer)
-    document = engine.environment_document(lock, current_platform())
-    key = engine.environment_key(document)
+    document = environment_document(lock, current_platform())
+    key = environment_key(document)
     command = [word for word in arguments.command if word != "--"]
     if arguments.build or arguments.shell or command:
         prefix = realise(lock, store, observer)

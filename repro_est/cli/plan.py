@@ -26,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from repro_est import engine
     from repro_est.cli.why import explained
+    from repro_est.environment.key import environment_key
     from repro_est.recipe.load import load
 
     console = Console(quiet=arguments.json)
@@ -40,7 +41,7 @@ def execute(arguments: argparse.Namespace) -> int:
                 "run_hash": plan.hash,
                 "cached": result is not None,
                 "cached_where": "store" if result else None,
-                "environment": engine.environment_key(plan.environment),
+                "environment": environment_key(plan.environment),
                 "source": plan.source,
                 "plan": plan.document,
             }

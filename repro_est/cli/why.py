@@ -64,9 +64,9 @@ def explained(run: RunHash, document: Document, name: str, store: Store) -> tupl
     from repro_est.store.index import Index
 
     index = Index(store.layout)
-    for same in ({"name": name}, {}):
+    for same in (name, None):
         candidates: list[tuple[str, Document]] = []
-        for earlier in _before(run, [row.run_hash for row in index.rows(limit=_CANDIDATES, **same)]):
+        for earlier in _before(run, [row.run_hash for row in index.rows(name=same, limit=_CANDIDATES)]):
             try:
                 candidates.append((earlier, plan_of(earlier, store).document))
             except VerificationError:

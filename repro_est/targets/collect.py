@@ -21,7 +21,8 @@ from repro_est.files import remove_tree
 from repro_est.plan import Plan
 from repro_est.scan import Scanned, scan
 from repro_est.snapshot import changes
-from repro_est.store.store import Batch, Store
+from repro_est.store.blobs import Batch
+from repro_est.store.store import Store
 from repro_est.store.trees import Entry, Kind, Tree
 from repro_est.targets.stage import LOGS, OUTPUTS, Workplace
 

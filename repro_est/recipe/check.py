@@ -1,0 +1,169 @@
+"""`repro check`: what would go wrong, found without running anything.
+
+The entry script and every module of the source it imports are parsed, never executed; what they import is held
+against the lock. An import that is guarded (`try: ... except ImportError`, `if TYPE_CHECKING`) may be missing.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from repro_est.lock.values import Lock
+from repro_est.recipe.imports import distribution_for
+from repro_est.recipe.values import InputReference, Recipe
+
+_AZURE = "not built yet: the Azure ML names inside a script come with a later version"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing `repro check` has to say; `severity` is `error` or `warning`."""
+
+    severity: str
+    file: str
+    line: int | None
+    message: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.severity}: {self.message}" + (f" (hint: {self.hint})" if self.hint else "")
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "severity": self.severity,
+            "file": self.file,
+            "line": self.line,
+            "message": self.message,
+            "hint": self.hint,
+        }
+
+
+class _Import(NamedTuple):
+    module: str
+    file: Path
+    line: int
+    guarded: bool
+
+
+def check(recipe: Recipe, lock: Lock | None) -> tuple[Finding, ...]:
+    """Looks at a recipe that was read without error.
+
+    Args:
+        lock: None leaves the imports unchecked.
+    """
+    source = recipe.estimator.source_directory
+    findings: list[Finding] = []
+    imports = list(_reachable(source, source / recipe.estimator.entry_script, findings))
+    for item in imports:
+        if item.module.split(".")[0] == "azureml":
+            findings.append(Finding("error", str(item.file), item.line, f"imports `{item.module}`; {_AZURE}"))
+    if lock is not None:
+        findings += _missing_packages(imports, recipe, lock)
+    findings += _unused_inputs(recipe)
+    return tuple(findings)
+
+
+def _reachable(source: Path, entry: Path, findings: list[Finding]) -> Iterator[_Import]:
+    """Yields the imports of `entry` that are not modules of the source, following those that are."""
+    pending, seen = [entry], {entry}
+    while pending:
+        path = pending.pop()
+        try:
+            tree = ast.parse(path.read_bytes(), filename=str(path))
+        except (SyntaxError, ValueError) as error:
+            line = getattr(error, "lineno", None)
+            findings.append(Finding("error", str(path), line, f"is not valid Python: {getattr(error, 'msg', error)}"))
+            continue
+        for item in _imports(tree, path):
+            local = _local_module(item.module, (path.parent, entry.parent))
+            if local is None:
+                yield item
+            elif local not in seen and local.is_relative_to(source):
+                seen.add(local)
+                pending.append(local)
+
+
+def _imports(tree: ast.AST, path: Path) -> Iterator[_Import]:
+    def visit(node: ast.AST, guarded: bool) -> Iterator[_Import]:
+        for child in ast.iter_child_nodes(node):
+            inside = guarded or _is_guard(child)
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield _Import(alias.name, path, child.lineno, inside)
+            elif isinstance(child, ast.ImportFrom):
+                if child.level == 0 and child.module:
+                    yield _Import(child.module, path, child.lineno, inside)
+                elif child.level == 1:
+                    for name in [child.module] if child.module else [alias.name for alias in child.names]:
+                        if name and (path.parent / f"{name.split('.')[0]}.py").exists():
+                            yield _Import(name, path, child.lineno, inside)
+            else:
+                yield from visit(child, inside)
+
+    yield from visit(tree, False)
+
+
+def _is_guard(node: ast.AST) -> bool:
+    """Whether what is below `node` may fail to import: a try that catches it, or a block for type checkers."""
+    if isinstance(node, ast.Try):
+        names = {name.id for handler in node.handlers for name in ast.walk(handler) if isinstance(name, ast.Name)}
+        bare = any(handler.type is None for handler in node.handlers)
+        return bare or bool(names & {"ImportError", "ModuleNotFoundError", "Exception"})
+    if isinstance(node, ast.If):
+        return any(
+            getattr(part, "id", getattr(part, "attr", "")) == "TYPE_CHECKING"
+            for part in ast.walk(node.test)
+            if isinstance(part, ast.Name | ast.Attribute)
+        )
+    return False
+
+
+def _local_module(module: str, places: tuple[Path, ...]) -> Path | None:
+    relative = Path(*module.split("."))
+    for place in places:
+        for candidate in (place / relative.with_suffix(".py"), place / relative / "__init__.py"):
+            if candidate.is_file():
+                return candidate
+        top = place / relative.parts[0]
+        if (top / "__init__.py").is_file() or top.with_suffix(".py").is_file():
+            return top / "__init__.py" if top.is_dir() else top.with_suffix(".py")
+    return None
+
+
+def _missing_packages(imports: list[_Import], recipe: Recipe, lock: Lock) -> Iterator[Finding]:
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    locked = {package.name for package in lock.packages}
+    asked = {canonicalize_name(Requirement(line.removeprefix("-c ")).name) for line in lock.requirements}
+    told: set[str] = set()
+    for item in imports:
+        top = item.module.split(".")[0]
+        name = canonicalize_name(distribution_for(item.module))
+        if top in sys.stdlib_module_names or top in told or top == "azureml":
+            continue
+        told.add(top)
+        place = (str(item.file), item.line)
+        if name not in locked and canonicalize_name(top) not in locked:
+            severity = "warning" if item.guarded else "error"
+            message = f"imports `{top}`, and the lock has no package `{name}`"
+            yield Finding(severity, *place, message, f'pip_packages = [..., "{name}"] in {recipe.path.name}')
+        elif name in locked and name not in asked:
+            message = f"imports `{top}`, which is locked only because another package needs `{name}`"
+            yield Finding("warning", *place, message, f'say so: pip_packages = [..., "{name}"]')
+
+
+def _unused_inputs(recipe: Recipe) -> Iterator[Finding]:
+    estimator = recipe.estimator
+    words = [word for param in estimator.script_params for word in param.words] + list(estimator.arguments)
+    used = {word.name for word in words if isinstance(word, InputReference)}
+    for item in recipe.inputs:
+        if item.name not in used:
+            hint = f'script_params.--data = {{input = "{item.name}"}}, or read REPRO_INPUT_{item.name}'
+            yield Finding("warning", str(recipe.path), None, f"inputs.{item.name}: no argument names it", hint)

@@ -1,0 +1,266 @@
+"""Reading the whole store and holding every byte against its name.
+
+What is found is a value, not an exception: all of it is wanted at once. Nothing is changed unless it is asked for;
+then what is bad is moved to `quarantine/` with the reason, so that it is made or fetched again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from repro_est.digest import BlobHash, RunHash, TreeHash, canonical, identify, sha256_hex
+from repro_est.errors import ReproError
+from repro_est.files import remove_tree, sha256_file, write_atomic
+from repro_est.store.blobs import digest_file
+from repro_est.store.models import Models
+from repro_est.store.runs import Result, Runs
+from repro_est.store.store import Store
+
+_PLAN_TAG = "repro:plan:1"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not what it is named for.
+
+    Args:
+        kind: blob, tree, run, package, fetched, environment or model.
+        path: the file that is bad, None when it is missing.
+    """
+
+    kind: str
+    name: str
+    message: str
+    path: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}: {self.message}"
+
+
+@dataclass(slots=True)
+class Report:
+    """How much was looked at, and what was found; `size` is bytes of blobs."""
+
+    blobs: int = 0
+    size: int = 0
+    trees: int = 0
+    runs: int = 0
+    packages: int = 0
+    environments: int = 0
+    models: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ok": not self.findings,
+            "blobs": self.blobs,
+            "bytes": self.size,
+            "trees": self.trees,
+            "runs": self.runs,
+            "packages": self.packages,
+            "environments": self.environments,
+            "models": self.models,
+            "findings": [{"kind": item.kind, "name": item.name, "message": item.message} for item in self.findings],
+        }
+
+
+def verify(store: Store, *, runs: Sequence[RunHash] | None = None, repair: bool = False) -> Report:
+    """Checks the store.
+
+    Args:
+        runs: only these and what they consist of; None is everything.
+        repair: move what is bad into quarantine.
+    """
+    report = Report()
+    verifier = _Verifier(store, report)
+    if runs is None:
+        verifier.everything()
+    else:
+        verifier.some(runs)
+    if repair and report.findings:
+        _set_aside(store, report.findings)
+    return report
+
+
+class _Verifier:
+    def __init__(self, store: Store, report: Report) -> None:
+        self._store, self._layout, self._report = store, store.layout, report
+        self._sha256: dict[BlobHash, set[str]] = {}
+
+    def everything(self) -> None:
+        for name in _sharded(self._layout.directory("trees")):
+            self._tree(TreeHash(name), needs_blobs=False)
+        self._blobs(BlobHash(name) for name in _sharded(self._layout.directory("blobs")))
+        for name in _names(self._layout.directory("runs")):
+            self._run(RunHash(name))
+        for kind in ("packages", "fetched"):
+            self._artifacts(kind)
+        for name in _names(self._layout.directory("envs")):
+            self._environment(name)
+        self._models()
+
+    def some(self, runs: Sequence[RunHash]) -> None:
+        wanted: set[BlobHash] = set()
+        for run in runs:
+            for tree in self._run(run):
+                wanted |= self._tree(tree, needs_blobs=True)
+        self._blobs(sorted(wanted))
+
+    def _found(self, kind: str, name: str, message: str, path: Path | None = None) -> None:
+        self._report.findings.append(Finding(kind, name, message, path))
+
+    def _tree(self, name: TreeHash, *, needs_blobs: bool) -> set[BlobHash]:
+        self._report.trees += 1
+        try:
+            tree = self._store.read_tree(name)
+        except ReproError as error:
+            path = self._layout.tree(name)
+            self._found("tree", name, error.message, path if path.exists() else None)
+            return set()
+        blobs: set[BlobHash] = set()
+        for entry in tree.files():
+            if entry.sha256 is not None:  # without one it is an input, which lies elsewhere
+                self._sha256.setdefault(entry.xxh3, set()).add(entry.sha256)
+                blobs.add(entry.xxh3)
+                if needs_blobs and not self._store.has_blob(entry):
+                    self._found("blob", entry.xxh3, f"of {entry.path}: missing or of another size")
+        return blobs
+
+    def _blobs(self, names: Iterable[BlobHash]) -> None:
+        def check(name: BlobHash) -> tuple[BlobHash, int, str | None]:
+            path = self._layout.blob(name)
+            try:
+                content = digest_file(path)
+            except OSError as error:
+                return name, 0, f"cannot be read: {error.strerror}"
+            if content.xxh3 != name:
+                return name, content.size, f"was changed, its content is now {content.xxh3}"
+            wrong = self._sha256.get(name, set()) - {content.sha256}
+            return name, content.size, f"got sha256 {content.sha256}, expected {wrong.pop()}" if wrong else None
+
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            for name, size, message in pool.map(check, names):
+                self._report.blobs += 1
+                self._report.size += size
+                if message:
+                    path = self._layout.blob(name)
+                    self._found("blob", name, message, path if path.exists() else None)
+
+    def _run(self, name: RunHash) -> list[TreeHash]:
+        """Checks plan and result; returns the trees the run consists of."""
+        self._report.runs += 1
+        runs = Runs(self._layout)
+        try:
+            content = runs.plan(name)
+            got = identify(_PLAN_TAG, content["plan"])
+            source = TreeHash(str(content["plan"]["source"]))
+        except (ReproError, KeyError, TypeError, ValueError) as error:
+            message = error.message if isinstance(error, ReproError) else f"not a plan: {error!r}"
+            self._found("run", name, message, self._existing(self._layout.plan(name)))
+            return []
+        if got != name:
+            self._found("run", name, f"plan.json was changed, it is plan {got}", self._layout.plan(name))
+        trees = [source]
+        try:
+            result = runs.result(name)
+        except ReproError as error:
+            self._found("run", name, error.message, self._existing(self._layout.result(name)))
+            return trees
+        if result is not None:
+            trees += self._result(name, result, content["plan"])
+        return trees
+
+    def _result(self, name: RunHash, result: Result, plan: Any) -> list[TreeHash]:
+        path = self._layout.result(name)
+        if result.plan_sha256 != sha256_hex(canonical(plan)):
+            self._found("run", name, "result.json was made for another plan (sha256 differs)", path)
+        for tree in (result.outputs, result.logs):
+            try:
+                missing = [e.path for e in self._store.read_tree(tree).files() if not self._store.has_blob(e)]
+            except ReproError as error:
+                self._found("run", name, error.message, path)
+                continue
+            if missing:
+                self._found("run", name, f"{len(missing)} files are missing or of another size: {missing[0]}", path)
+        return [result.outputs, result.logs]
+
+    def _artifacts(self, kind: str) -> None:
+        for directory in _names(self._layout.directory(kind)):
+            for file in _names(self._layout.directory(kind) / directory):
+                if file.startswith("."):
+                    continue
+                self._report.packages += 1
+                path = self._layout.directory(kind) / directory / file
+                got = sha256_file(path)
+                if got != directory:
+                    self._found(kind.removesuffix("s"), file, f"expected sha256 {directory}, got {got}", path)
+
+    def _environment(self, key: str) -> None:
+        self._report.environments += 1
+        path = self._layout.directory("envs") / key
+        try:
+            record = json.loads((path / "env.json").read_bytes())
+            tree = self._store.read_tree(TreeHash(record["tree"]))
+        except (OSError, ValueError, KeyError, ReproError) as error:
+            self._found("environment", key, f"its record cannot be used: {error}", path)
+            return
+        for entry in tree.files():
+            try:
+                content = digest_file(path / entry.path, with_sha256=False)
+            except OSError as error:
+                self._found("environment", key, f"{entry.path}: {error.strerror}", path)
+                return
+            if content.xxh3 != entry.xxh3:
+                self._found("environment", key, f"{entry.path} was changed", path)
+                return
+
+    def _models(self) -> None:
+        registry = Models(self._layout)
+        for name in registry.names():
+            try:
+                for model in registry.versions(name):
+                    self._report.models += 1
+                    if not self._store.has_tree(model.tree):
+                        self._found("model", f"{name}:{model.version}", f"its tree {model.tree} is missing")
+            except ReproError as error:
+                self._found("model", name, error.message)
+
+    def _existing(self, path: Path) -> Path | None:
+        return path if path.exists() else None
+
+
+def _set_aside(store: Store, findings: Sequence[Finding]) -> None:
+    """Moves bad files into quarantine; runs lose their result, and stat caches are forgotten with them."""
+    for finding in findings:
+        if finding.path is None or not finding.path.exists():
+            continue
+        place = store.layout.directory("quarantine") / f"{finding.kind}-{finding.name}-{os.urandom(4).hex()}"
+        with store.writing(place):
+            place.mkdir(parents=True)
+            reason = {"kind": finding.kind, "name": finding.name, "reason": finding.message}
+            write_atomic(place / "reason.json", json.dumps(reason, indent=1).encode() + b"\n")
+            if finding.path.is_dir():
+                os.chmod(finding.path, 0o755)
+            os.rename(finding.path, place / finding.path.name)
+    remove_tree(store.layout.directory("stat"))  # they may remember a tree whose blobs are gone now
+    store.layout.directory("stat").mkdir(exist_ok=True)
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _sharded(directory: Path) -> Iterator[str]:
+    for shard in _names(directory):
+        for rest in _names(directory / shard):
+            if not rest.startswith("."):
+                yield shard + rest
