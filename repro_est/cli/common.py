@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_est.console import Console
+from repro_est.files import write_all
 from repro_est.project import Project, find_project
 from repro_est.store.store import Store
 
@@ -102,8 +103,4 @@ class TerminalObserver:
 
     def output(self, stream: str, data: bytes) -> None:
         if not self._console.quiet:
-            import os
-
-            from repro_est.files import write_all
-
-            write_all(2, data) if os.fstat(2) else None
+            write_all(2, data)

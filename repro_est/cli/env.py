@@ -50,9 +50,8 @@ def execute(arguments: argparse.Namespace) -> int:
             {"environment": key, "python": lock.python, "built": path.is_dir(), "path": str(path), "packages": packages}
         )
         return 0
-    console.out(
-        f"environment  {key}\npython       {lock.python}\n{'path' if path.is_dir() else 'not built'}{'':<9}{shown_path(path)}\n"
-    )
+    built = shown_path(path) if path.is_dir() else "not built"
+    console.out(f"environment  {key}\npython       {lock.python}\npath         {built}\n")
     console.table([[name, version] for name, version in packages.items()], header=("package", "version"))
     return 0
 

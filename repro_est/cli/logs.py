@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from repro_est.cli.common import open_store
@@ -80,7 +81,7 @@ def _running(run: RunHash, attempt: int, store: Store) -> bool:
     return bool(records) and records[0].status is Status.RUNNING
 
 
-def _print(files: list[Path], going_on) -> None:  # type: ignore[no-untyped-def]
+def _print(files: list[Path], going_on: Callable[[], bool]) -> None:
     """Copies the files to stdout; what is appended while `going_on()` follows as it comes."""
     out = sys.stdout.fileno()
     offsets = dict.fromkeys(files, 0)

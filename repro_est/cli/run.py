@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from repro_est.cli.common import add_json, add_overrides, metrics_line, open_store, shown_path
+from repro_est import engine
+from repro_est.cli.common import TerminalObserver, add_json, add_overrides, metrics_line, open_store, shown_path
 from repro_est.console import Console
+from repro_est.engine import Finished, Observer
 from repro_est.errors import UsageError
 from repro_est.store.store import Store
 
@@ -40,8 +42,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from repro_est import engine
-
     console = Console(quiet=arguments.quiet or arguments.json)
     project, store = open_store()
     observer = _observer(arguments, console)
@@ -79,17 +79,15 @@ def _names_a_run(path: Path) -> bool:
     )
 
 
-def _observer(arguments: argparse.Namespace, console: Console):  # type: ignore[no-untyped-def]
+def _observer(arguments: argparse.Namespace, console: Console) -> Observer:
     if arguments.json:
         from repro_est.cli.events import JsonObserver
 
         return JsonObserver()
-    from repro_est.cli.common import TerminalObserver
-
     return TerminalObserver(console)
 
 
-def _show(finished, arguments: argparse.Namespace, console: Console, store: Store) -> None:  # type: ignore[no-untyped-def]
+def _show(finished: Finished, arguments: argparse.Namespace, console: Console, store: Store) -> None:
     result = finished.result
     outputs = (
         finished.outputs

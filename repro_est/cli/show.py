@@ -8,6 +8,7 @@ repro show @ --identity       the hashed document, and what is only recorded
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from repro_est.cli.common import add_json, add_run, number, open_store, shown_path
@@ -117,7 +118,7 @@ def _attempt_line(attempt: AttemptRecord) -> str:
     return f"{attempt.number}  {attempt.status.value}  {attempt.started}  {took}  on {where}{failure}"
 
 
-def _logs(run: RunHash, result: Result | None, attempts: list[AttemptRecord], store: Store):  # type: ignore[no-untyped-def]
+def _logs(run: RunHash, result: Result | None, attempts: list[AttemptRecord], store: Store) -> Path:
     if result is not None:
         return store.layout.run(run) / "logs"
     last = attempts[-1].number if attempts else 1

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from repro_est.cli.common import add_json, add_recipe, open_store, shown_path
 from repro_est.console import Console, human_size
+from repro_est.snapshot import Listing
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,13 +44,12 @@ def execute(arguments: argparse.Namespace) -> int:
             }
         )
         return 0
-    console.out(
-        f"{source.hash}  {len(list(tree.files())):,} files, {human_size(tree.size)} of {shown_path(recipe.estimator.source_directory)}"
-    )
+    shown = shown_path(recipe.estimator.source_directory)
+    console.out(f"{source.hash}  {len(list(tree.files())):,} files, {human_size(tree.size)} of {shown}")
     return 0
 
 
-def _list(listing, console: Console, *, as_json: bool) -> int:  # type: ignore[no-untyped-def]
+def _list(listing: Listing, console: Console, *, as_json: bool) -> int:
     if as_json:
         console.json(
             {

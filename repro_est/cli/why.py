@@ -11,9 +11,9 @@ from pathlib import Path
 
 from repro_est.cli.common import add_json, add_run, open_store
 from repro_est.console import Console
-from repro_est.digest import RunHash
+from repro_est.digest import RunHash, TreeHash
 from repro_est.errors import UsageError, VerificationError
-from repro_est.explain import Difference, differences, hunk, nearest
+from repro_est.explain import Difference, ReadTree, differences, hunk, nearest
 from repro_est.plan import Document
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
@@ -83,10 +83,10 @@ def _before(run: RunHash, newest_first: list[RunHash]) -> list[RunHash]:
     return newest_first[newest_first.index(run) + 1 :] if run in newest_first else newest_first
 
 
-def tree_reader(store: Store):  # type: ignore[no-untyped-def]
+def tree_reader(store: Store) -> ReadTree:
     """Returns a function that reads a tree, or None when the store has it no more."""
 
-    def read(tree):  # type: ignore[no-untyped-def]
+    def read(tree: TreeHash) -> Tree | None:
         return store.read_tree(tree) if store.has_tree(tree) else None
 
     return read

@@ -42,7 +42,8 @@ def fetch(
         got = _download(url, temporary, what, on_bytes)
         if got != sha256:
             raise VerificationError(
-                f"{what}: {public_url(url)} is not what was locked\n  expected sha256 {sha256}\n  got      sha256 {got}",
+                f"{what}: {public_url(url)} is not what was locked\n"
+                f"  expected sha256 {sha256}\n  got      sha256 {got}",
                 hint="do not install it; ask who publishes it, and lock again only if the change is meant",
             )
         os.chmod(temporary, 0o444)

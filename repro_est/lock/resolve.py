@@ -170,7 +170,8 @@ class _Solver:
             filename = best_wheel(wheels, platform, self._interpreter.version)
             if filename is None and sdist is None:
                 raise LockError(
-                    f"{name} {version}: has no wheel for {platform} with Python {self._interpreter.version}, and no sdist",
+                    f"{name} {version}: has no wheel for {platform} with Python {self._interpreter.version}, "
+                    "and no sdist",
                     hint="allow another version of it, or take the platform out of [environment] platforms",
                 )
             chosen.setdefault(filename or _filename(sdist or {}), []).append(platform)

@@ -60,9 +60,11 @@ def check(recipe: Recipe, lock: Lock | None) -> tuple[Finding, ...]:
     source = recipe.estimator.source_directory
     findings: list[Finding] = []
     imports = list(_reachable(source, source / recipe.estimator.entry_script, findings))
-    for item in imports:
-        if item.module.split(".")[0] == "azureml":
-            findings.append(Finding("error", str(item.file), item.line, f"imports `{item.module}`; {_AZURE}"))
+    findings += [
+        Finding("error", str(item.file), item.line, f"imports `{item.module}`; {_AZURE}")
+        for item in imports
+        if item.module.split(".")[0] == "azureml"
+    ]
     if lock is not None:
         findings += _missing_packages(imports, recipe, lock)
     findings += _unused_inputs(recipe)

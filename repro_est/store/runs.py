@@ -11,6 +11,7 @@ attempts stay, and the run is executed again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -261,10 +262,9 @@ class Runs:
             reason = error.message
         if reason is None:
             return result
-        try:
+        # Set aside by somebody else just now, or a store that cannot be written: no hit either way.
+        with contextlib.suppress(FileNotFoundError, ReproError):
             self.quarantine(run, reason)
-        except (FileNotFoundError, ReproError):
-            pass  # set aside by somebody else just now, or a store that cannot be written: no hit either way
         if on_quarantine is not None:
             on_quarantine(reason)
         return None
