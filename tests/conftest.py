@@ -1,0 +1,191 @@
+"""What the tests share: a project made on the spot, a package index of tiny wheels, and the command line.
+
+Nothing here stands in for a part of `repro`: uv, interpreters, processes, file systems and locks are real.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from repro_est.cli.main import main
+from repro_est.store.store import Store
+
+
+class Done(NamedTuple):
+    """How one command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Workshop:
+    """A project directory with a store of its own, and `repro` to run in it."""
+
+    def __init__(self, root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        self.root = root
+        self._capfd = capfd
+
+    @property
+    def store(self) -> Store:
+        return Store.open(self.root / "cache")
+
+    def write(self, path: str, text: str | bytes) -> Path:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return file
+
+    def recipe(self, script: str, more: str = "", *, name: str = "job", estimator: str = "") -> str:
+        """Writes a recipe whose source is one script, and returns its name for the command line."""
+        self.write(f"{name}/train.py", script)
+        self.write(
+            f"{name}.toml",
+            f'[estimator]\nsource_directory = "{name}"\nentry_script = "train.py"\n{estimator}\n{more}',
+        )
+        return f"{name}.toml"
+
+    def repro(self, *words: str) -> Done:
+        """Runs one command in this process."""
+        self._capfd.readouterr()
+        try:
+            code = main(words)
+        except SystemExit as stop:  # argparse
+            code = int(stop.code or 0)
+        captured = self._capfd.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    def run(self, recipe: str, *words: str) -> dict[str, Any]:
+        """Runs a recipe that must succeed and returns the last event."""
+        done = self.repro("run", recipe, "--json", *words)
+        assert done.code == 0, done.err + done.out
+        return json.loads(done.out.splitlines()[-1])
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Workshop:
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "repro.toml").write_text("")
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("REPRO_STORE", raising=False)
+    return Workshop(root, capfd)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+class PackageIndex:
+    """A simple index (PEP 503) on disk, for tiny packages made by the tests."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def url(self) -> str:
+        return self.root.as_uri()
+
+    def wheel(
+        self,
+        name: str,
+        version: str = "1.0",
+        *,
+        requires: tuple[str, ...] = (),
+        files: Mapping[str, str] | None = None,
+        tag: str = "py3-none-any",
+    ) -> Path:
+        """Adds a wheel; by default it holds one module with `VERSION`."""
+        module = name.replace("-", "_")
+        info = f"{module}-{version}.dist-info"
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        metadata += "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+        content = dict(files or {f"{module}.py": f"VERSION = {version!r}\n"})
+        content[f"{info}/METADATA"] = metadata
+        content[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n"
+        record = "".join(f"{path},{_record_hash(text)},{len(text.encode())}\n" for path, text in content.items())
+        content[f"{info}/RECORD"] = record + f"{info}/RECORD,,\n"
+        path = self._place(name) / f"{module}-{version}-{tag}.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            for inside, text in content.items():
+                archive.writestr(zipfile.ZipInfo(inside, (1980, 1, 1, 0, 0, 0)), text)
+        return self._publish(name, path)
+
+    def sdist(self, name: str, version: str, files: Mapping[str, str]) -> Path:
+        """Adds a source distribution."""
+        path = self._place(name) / f"{name}-{version}.tar.gz"
+        content = {"PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", **files}
+        with tarfile.open(path, "w:gz") as archive:
+            for inside, text in content.items():
+                member = tarfile.TarInfo(f"{name}-{version}/{inside}")
+                member.size = len(text.encode())
+                archive.addfile(member, io.BytesIO(text.encode()))
+        return self._publish(name, path)
+
+    def _place(self, name: str) -> Path:
+        directory = self.root / name.lower().replace("_", "-")
+        directory.mkdir(exist_ok=True)
+        return directory
+
+    def _publish(self, name: str, path: Path) -> Path:
+        links = [
+            f'<a href="{file.name}#sha256={hashlib.sha256(file.read_bytes()).hexdigest()}">{file.name}</a><br>'
+            for file in sorted(path.parent.iterdir())
+            if file.name != "index.html"
+        ]
+        (path.parent / "index.html").write_text(f"<!DOCTYPE html><html><body>{''.join(links)}</body></html>")
+        return path
+
+
+def _record_hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return "sha256=" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> PackageIndex:
+    return PackageIndex(tmp_path / "index")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts file systems of a few megabytes; needs root."""
+    import subprocess
+
+    mounted: list[Path] = []
+
+    def mount(size: int) -> Path:
+        if os.geteuid() != 0:
+            pytest.skip("a full disk needs root, to mount a small one")
+        place = tmp_path / f"disk{len(mounted)}"
+        place.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)])
+        if done.returncode != 0:
+            pytest.skip("no permission to mount a small disk")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+def as_root() -> bool:
+    return os.geteuid() == 0
