@@ -1,0 +1,213 @@
+"""Reading recipes: what they mean, and what a mistake is answered with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from repro_est.errors import RecipeError, UsageError
+from repro_est.recipe.load import load
+from repro_est.recipe.values import (
+    InputMode,
+    InputReference,
+    ModelInput,
+    Parameter,
+    PathInput,
+    Recipe,
+    RunInput,
+    UrlInput,
+)
+
+GOOD = '[estimator]\nentry_script = "train.py"\n'
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("print(1)\n")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text("1\n")
+    return tmp_path
+
+
+def read(place: Path, text: str, *overrides: str) -> Recipe:
+    (place / "job.toml").write_text(text)
+    return load(Path("job.toml"), overrides)
+
+
+def refused(place: Path, text: str, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        read(place, text, *overrides)
+    return str(caught.value)
+
+
+def test_the_smallest_recipe(place: Path) -> None:
+    recipe = read(place, GOOD)
+    assert recipe.estimator.entry_script == "train.py"
+    assert recipe.estimator.source_directory == place
+    assert recipe.lock_path == place / "job.lock"
+
+
+def test_script_params_follow_azure_ml(place: Path) -> None:
+    recipe = read(
+        place,
+        GOOD + '[estimator.script_params]\n"--lr" = 1e-1\n"--verbose" = ""\n"--fast" = true\n"--off" = false\n'
+        '"--sizes" = [1, 2.0, "x"]\n"--data" = {input = "d"}\n[inputs.d]\npath = "data"\n',
+    )
+    assert recipe.estimator.script_params == (
+        Parameter("--lr", ("0.1",)),
+        Parameter("--verbose", ()),
+        Parameter("--fast", ()),
+        Parameter("--sizes", ("1", "2.0", "x")),
+        Parameter("--data", (InputReference("d"),)),
+    )
+
+
+def test_arguments_keep_empty_strings_and_repeats(place: Path) -> None:
+    recipe = read(place, GOOD + 'arguments = ["", "a", "a", 3]\n')
+    assert recipe.estimator.arguments == ("", "a", "a", "3")
+
+
+def test_each_kind_of_input(place: Path) -> None:
+    recipe = read(
+        place,
+        GOOD + f'[inputs.a]\npath = "data/a.csv"\nmode = "copy"\n[inputs.b]\nurl = "https://x/y.gz"\nsha256 = "{"A" * 64}"\n'
+        '[inputs.c]\npath = "run:abcd/outputs/m"\n[inputs.d]\npath = "model:net:3"\n',
+    )
+    assert [item.source for item in recipe.inputs] == [
+        PathInput(place / "data/a.csv"),
+        UrlInput("https://x/y.gz", "a" * 64),
+        RunInput("abcd", "outputs/m"),
+        ModelInput("net", 3),
+    ]
+    assert recipe.inputs[0].mode is InputMode.COPY
+
+
+def test_extends_merges_tables_and_replaces_the_rest(place: Path) -> None:
+    (place / "base").mkdir()
+    (place / "base" / "base.toml").write_text(
+        'tags = {team = "x"}\n[estimator]\nsource_directory = ".."\nentry_script = "train.py"\npip_packages = ["a"]\n'
+        '[estimator.script_params]\n"--lr" = 0.1\n"--n" = 1\n'
+    )
+    recipe = read(place, 'extends = "base/base.toml"\n[estimator]\npip_packages = ["b"]\nscript_params = {"--n" = 2}\n')
+    assert recipe.estimator.source_directory == place  # relative to the file that wrote it
+    assert recipe.estimator.pip_packages == ("b",)
+    assert [param.words for param in recipe.estimator.script_params] == [("0.1",), ("2",)]
+    assert recipe.tags == (("team", "x"),)
+    assert recipe.files == (place / "job.toml", place / "base/base.toml")
+
+
+def test_extends_in_a_circle_is_refused(place: Path) -> None:
+    (place / "other.toml").write_text('extends = "job.toml"\n')
+    assert "goes in a circle" in refused(place, 'extends = "other.toml"\n' + GOOD)
+
+
+def test_set_overrides_and_renders_from_the_structure(place: Path) -> None:
+    text = GOOD + '[estimator.script_params]\n"--v" = true\n"--lr" = 0.5\n"--x" = 1\n'
+    recipe = read(place, text, "script_params.--lr=0.1", "script_params.--v=false", "salt=again", "outputs.required=['a']")
+    assert recipe.estimator.script_params == (Parameter("--lr", ("0.1",)), Parameter("--x", ("1",)))
+    assert (recipe.salt, recipe.outputs.required) == ("again", ("a",))
+
+
+def test_set_without_a_value_is_refused(place: Path) -> None:
+    with pytest.raises(UsageError, match="expected KEY=VALUE"):
+        read(place, GOOD, "script_params.--lr")
+
+
+def test_set_of_an_unknown_key_says_so(place: Path) -> None:
+    assert "--set: estimator.entry_scrpt: unknown key (hint: did you mean `entry_script`?)" in refused(
+        place, GOOD, "entry_scrpt=x"
+    )
+
+
+def test_every_mistake_of_a_file_is_named_at_once_with_its_line(place: Path) -> None:
+    text = '''\
+description = 3
+tag = {a = "b"}
+
+[estimator]
+entry_script = "trian.py"
+scrip_params = {}
+node_count = 4
+pip_packages = [
+    "numpy",
+    7,
+]
+max_run_duration_seconds = "1h"
+compute_target = "dockr"
+
+[estimator.script_params]
+"--api-key" = "abc"
+"--data" = {input = "digit"}
+
+[inputs.digits]
+path = "dta"
+
+[models.m]
+path = "model.bin"
+
+[reproducible]
+class = "bitwise"
+'''
+    assert refused(place, text).replace(str(place), "PLACE") == (
+        Path(__file__).parent / "golden" / "recipe_errors.txt"
+    ).read_text().rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[estimator\n", "job.toml:1: not valid TOML"),
+        ("a = 1\na = 2\n", "job.toml:2: not valid TOML"),
+        ("", "job.toml: estimator: missing"),
+        ("estimator = 3\n", "estimator: got 3 (integer), expected a table"),
+        ("[estimator]\n", "estimator.entry_script: missing, expected a string"),
+        ('[estimator]\nentry_script = "../x.py"\n', "outside of the source directory"),
+        ('[estimator]\nentry_script = "data"\n', "no such file"),
+        ('[estimator]\nentry_script = "nb.ipynb"\n', "no such file"),
+        ('[estimator]\nentry_script = "train.py"\nsource_directory = "nope"\n', "no such directory"),
+        (GOOD + 'distributed_training = "mpi"\n', "job.toml:3: estimator.distributed_training: not built yet"),
+        (GOOD + 'conda_packages = ["x"]\n', "not built yet"),
+        (GOOD + "vm_size = 3\n", "has no meaning here"),
+        (GOOD + "[inputs.x]\n", "expected either `path`, or `url` with `sha256`"),
+        (GOOD + '[inputs.x]\nurl = "https://a/b"\n', "needs `sha256`"),
+        (GOOD + '[inputs.x]\nurl = "https://me:pw@a/b"\nsha256 = "00"\n', "user name or password"),
+        (GOOD + '[inputs.x]\npath = "run:zz"\n', "expected `run:HASH/outputs/...`"),
+        (GOOD + '[environment]\nindex_url = "https://me:pw@x/simple"\n', "repro keeps none in files"),
+        (GOOD + '[environment]\nplatforms = ["linux64"]\n', "did you mean `linux-64`?"),
+        (GOOD + '[environment]\nas_of = "soon"\n', "expected a date"),
+        (GOOD + 'secrets = ["A B"]\n', "unknown key (hint: it belongs into []"),
+    ],
+)
+def test_bad_input_gets_a_clear_error(place: Path, text: str, expected: str) -> None:
+    if expected.endswith("[]"):
+        expected = "unknown key"
+    assert expected in refused(place, text)
+
+
+def test_what_is_not_a_recipe_at_all(place: Path) -> None:
+    with pytest.raises(UsageError, match="no such recipe"):
+        load(Path("jobb.toml"))
+    with pytest.raises(UsageError, match="cannot be read"):
+        load(Path("data"))
+    (place / "latin.toml").write_bytes(b"# caf\xe9\n")
+    with pytest.raises(RecipeError, match=r"latin.toml:1: not UTF-8 at byte 6"):
+        load(Path("latin.toml"))
+
+
+def test_a_byte_order_mark_is_fine(place: Path) -> None:
+    (place / "bom.toml").write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert load(Path("bom.toml")).estimator.entry_script == "train.py"
+
+
+def test_a_default_written_out_is_no_feature_of_a_later_version(place: Path) -> None:
+    read(place, GOOD + 'node_count = 1\nprocess_count_per_node = 1\nconda_packages = []\ndistributed_training = "none"\n')
+
+
+def test_a_secret_is_asked_for_by_name(place: Path) -> None:
+    message = refused(place, GOOD + 'environment_variables = {HF_TOKEN = "x"}\n')
+    assert "looks like a secret" in message
+    assert "x" not in message.split("looks like")[0].split(":")[-1]
+    assert read(place, 'secrets = ["HF_TOKEN"]\n' + GOOD).secrets == ("HF_TOKEN",)
+    read(place, GOOD + 'script_params = {"--max-tokens" = 100}\n')
