@@ -35,7 +35,7 @@ class _Rules(NamedTuple):
     shown: str
     prefix: str
     spec: GitIgnoreSpec
-    lines: list[str]
+    lines: list[tuple[int, str]]
 
 
 class Ignore:
@@ -71,8 +71,8 @@ class Ignore:
         for rules in self._rules_for(parent):
             result = rules.spec.check_file(subject[len(rules.prefix) :])
             if result.include is not None and result.index is not None:
-                line = rules.lines[result.index]
-                return f"{rules.shown}:{result.index + 1} {line}" if result.include else None
+                number, line = rules.lines[result.index]
+                return f"{rules.shown}:{number} {line}" if result.include else None
         return None
 
     def _rules_for(self, directory: str) -> list[_Rules]:
@@ -96,5 +96,6 @@ class Ignore:
             return None
         from pathspec import GitIgnoreSpec  # 30 ms, and not needed while the stat cache answers
 
-        lines = text.splitlines()
-        return _Rules(shown, f"{directory}/" if directory else "", GitIgnoreSpec.from_lines(lines), lines)
+        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip() and line[0] != "#"]
+        spec = GitIgnoreSpec.from_lines([line for _, line in lines])
+        return _Rules(shown, f"{directory}/" if directory else "", spec, lines)

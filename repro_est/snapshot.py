@@ -1,8 +1,7 @@
 """The source directory as an immutable tree, and inputs hashed where they lie.
 
 A snapshot copies each file into the store *as it hashes it*: what is executed later is that copy, and the
-working tree is never read again. A file that changes while it is read is read again, twice, and then refused by
-name. An input is data, and large: it is hashed in place, and its stat signatures tell afterwards whether somebody
+working tree is never read again. A file that changes while it is read is read again, and then refused by name. An input is data, and large: it is hashed in place, and its stat signatures tell afterwards whether somebody
 wrote to it (`changes`).
 
 What is part of a snapshot is `ignore`'s rule; how the tree is written down is `store.trees`.
@@ -13,7 +12,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,11 @@ from repro_est.store.statcache import StatCache
 from repro_est.store.store import Store
 from repro_est.store.trees import Entry, Kind, Tree
 
-_RETRIES = 2
+_TRIES = 4
+_TICK_NS = 20_000_000
+"""Longer than one tick of the clock that stamps files (4 to 10 ms on Linux)."""
+_FUTURE_NS = 60_000_000_000
+"""A time stamp this far ahead is a wrong clock, not a write that is going on."""
 _SECRET_NAMES = re.compile(
     r"(^|/)(\.env(\..*)?|\.netrc|\.pypirc|id_(rsa|dsa|ecdsa|ed25519)|credentials(\.json)?|.*\.(pem|key|p12|pfx))$"
 )
@@ -220,7 +224,8 @@ def _read_into(
 def _take(path: str, item: Scanned, batch: Batch) -> tuple[Signature, Content]:
     """Copies one file, and makes sure that nobody wrote to it meanwhile."""
     before = item.signature
-    for _ in range(_RETRIES + 1):
+    for _ in _tries():
+        started_ns = time.time_ns()
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         except OSError as error:
@@ -230,13 +235,26 @@ def _take(path: str, item: Scanned, batch: Batch) -> tuple[Signature, Content]:
             after = signature_of(os.fstat(descriptor))
         finally:
             os.close(descriptor)
-        if after == before and content.size == after[2]:
+        if after == before and content.size == after[2] and _is_settled(after, started_ns):
             return after, content
         before = after
     raise SourceError(
-        f"{path}: changed while it was read, {_RETRIES + 1} times in a row",
+        f"{path}: changed while it was read, {_TRIES} times in a row",
         hint="stop what writes it, or leave it out with a line in .reproignore",
     )
+
+
+def _tries() -> Iterator[int]:
+    """Tries of reading a file, each but the first after a tick of the file system's clock."""
+    for number in range(_TRIES):
+        if number:
+            time.sleep(_TICK_NS / 1e9)
+        yield number
+
+
+def _is_settled(signature: Signature, started_ns: int) -> bool:
+    """Whether the last change is so long ago that a further one would have had another time stamp."""
+    return max(signature[3], signature[4]) < started_ns - _TICK_NS or signature[3] > started_ns + _FUTURE_NS
 
 
 def _copy(descriptor: int, size: int, batch: Batch) -> Content:
@@ -269,7 +287,8 @@ def _digest_in_place(
 
 
 def _digest_steadily(path: Path) -> tuple[Signature, Content]:
-    for _ in range(_RETRIES + 1):
+    for _ in _tries():
+        started_ns = time.time_ns()
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except OSError as error:
@@ -280,9 +299,9 @@ def _digest_steadily(path: Path) -> tuple[Signature, Content]:
             after = signature_of(os.fstat(descriptor))
         finally:
             os.close(descriptor)
-        if before == after:
+        if before == after and _is_settled(after, started_ns):
             return after, content
-    raise InputError(f"{path}: changed while it was read, {_RETRIES + 1} times in a row", hint="stop what writes it")
+    raise InputError(f"{path}: changed while it was read, {_TRIES} times in a row", hint="stop what writes it")
 
 
 def _entry(item: Scanned, content: Content | None) -> Entry:

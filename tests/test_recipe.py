@@ -72,7 +72,8 @@ def test_arguments_keep_empty_strings_and_repeats(place: Path) -> None:
 def test_each_kind_of_input(place: Path) -> None:
     recipe = read(
         place,
-        GOOD + f'[inputs.a]\npath = "data/a.csv"\nmode = "copy"\n[inputs.b]\nurl = "https://x/y.gz"\nsha256 = "{"A" * 64}"\n'
+        GOOD
+        + f'[inputs.a]\npath = "data/a.csv"\nmode = "copy"\n[inputs.b]\nurl = "https://x/y.gz"\nsha256 = "{"A" * 64}"\n'
         '[inputs.c]\npath = "run:abcd/outputs/m"\n[inputs.d]\npath = "model:net:3"\n',
     )
     assert [item.source for item in recipe.inputs] == [
@@ -105,7 +106,9 @@ def test_extends_in_a_circle_is_refused(place: Path) -> None:
 
 def test_set_overrides_and_renders_from_the_structure(place: Path) -> None:
     text = GOOD + '[estimator.script_params]\n"--v" = true\n"--lr" = 0.5\n"--x" = 1\n'
-    recipe = read(place, text, "script_params.--lr=0.1", "script_params.--v=false", "salt=again", "outputs.required=['a']")
+    recipe = read(
+        place, text, "script_params.--lr=0.1", "script_params.--v=false", "salt=again", "outputs.required=['a']"
+    )
     assert recipe.estimator.script_params == (Parameter("--lr", ("0.1",)), Parameter("--x", ("1",)))
     assert (recipe.salt, recipe.outputs.required) == ("again", ("a",))
 
@@ -122,7 +125,7 @@ def test_set_of_an_unknown_key_says_so(place: Path) -> None:
 
 
 def test_every_mistake_of_a_file_is_named_at_once_with_its_line(place: Path) -> None:
-    text = '''\
+    text = """\
 description = 3
 tag = {a = "b"}
 
@@ -149,7 +152,7 @@ path = "model.bin"
 
 [reproducible]
 class = "bitwise"
-'''
+"""
     assert refused(place, text).replace(str(place), "PLACE") == (
         Path(__file__).parent / "golden" / "recipe_errors.txt"
     ).read_text().rstrip("\n")
@@ -202,7 +205,9 @@ def test_a_byte_order_mark_is_fine(place: Path) -> None:
 
 
 def test_a_default_written_out_is_no_feature_of_a_later_version(place: Path) -> None:
-    read(place, GOOD + 'node_count = 1\nprocess_count_per_node = 1\nconda_packages = []\ndistributed_training = "none"\n')
+    read(
+        place, GOOD + 'node_count = 1\nprocess_count_per_node = 1\nconda_packages = []\ndistributed_training = "none"\n'
+    )
 
 
 def test_a_secret_is_asked_for_by_name(place: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_key_is_found_on_its_line(key: tuple[str, ...], line: int | None) -> N
     assert line_of(positions(TEXT), key) == line
 
 
-@given(st.text(alphabet='ab="\'[]{}#,.\n \\', max_size=60))
+@given(st.text(alphabet="ab=\"'[]{}#,.\n \\", max_size=60))
 def test_looking_for_positions_never_fails(text: str) -> None:
     positions(text)
 
@@ -76,7 +76,10 @@ def test_looking_for_positions_never_fails(text: str) -> None:
 def test_a_number_reads_back_as_itself(value: float) -> None:
     text = word(value)
     assert isinstance(text, str)
-    assert repr(tomli.loads(f"x = {value!r}")["x"] if value == value and abs(value) != float("inf") else value) in (text, repr(value))
+    assert repr(tomli.loads(f"x = {value!r}")["x"] if value == value and abs(value) != float("inf") else value) in (
+        text,
+        repr(value),
+    )
     assert float(text) == value or value != value
 
 
@@ -153,4 +156,7 @@ def test_check_warns_of_what_is_locked_by_chance(tmp_path: Path) -> None:
 
 def test_check_names_unused_inputs_and_azure_imports(tmp_path: Path) -> None:
     found = findings(tmp_path, "from azureml.core import Run\n", lock_with(), '[inputs.d]\npath = "src"\n')
-    assert [item.split(";")[0] for item in found] == ["error: imports `azureml.core`", "warning: inputs.d: no argument names it"]
+    assert [item.split(";")[0] for item in found] == [
+        "error: imports `azureml.core`",
+        "warning: inputs.d: no argument names it",
+    ]

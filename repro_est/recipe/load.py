@@ -203,7 +203,7 @@ class _Reader:
         inputs = tuple(self._inputs())
         models = tuple(self._models())
         secrets = tuple(top["secrets"])
-        self._check_references(estimator, inputs)
+        self._check_references(estimator)
         self._check_secrets(estimator, secrets)
         if self._problems:
             raise RecipeError(tuple(sorted(self._problems, key=lambda item: (item.file, item.line or 0, item.key))))
@@ -486,14 +486,13 @@ class _Reader:
 
     # ---- what holds between keys
 
-    def _check_references(self, estimator: Estimator, inputs: tuple[Input, ...]) -> None:
-        names = [item.name for item in inputs]
+    def _check_references(self, estimator: Estimator) -> None:
         declared = self._document.get("inputs", {})
         places = [(("estimator", "script_params", param.name), param.words) for param in estimator.script_params]
         for place, words in [*places, (("estimator", "arguments"), estimator.arguments)]:
             for item in words:
                 if isinstance(item, InputReference) and item.name not in declared:
-                    hint = _nearest(item.name, names) or f"declare it: [inputs.{item.name}]"
+                    hint = _nearest(item.name, list(declared)) or f"declare it: [inputs.{item.name}]"
                     self._problem(place, f"got an input {item.name!r} that is not declared", hint)
 
     def _check_secrets(self, estimator: Estimator, secrets: tuple[str, ...]) -> None:
