@@ -1,8 +1,9 @@
 """The source directory as an immutable tree, and inputs hashed where they lie.
 
 A snapshot copies each file into the store *as it hashes it*: what is executed later is that copy, and the
-working tree is never read again. A file that changes while it is read is read again, and then refused by name. An input is data, and large: it is hashed in place, and its stat signatures tell afterwards whether somebody
-wrote to it (`changes`).
+working tree is never read again. A file that changes while it is read is read again, and then refused by name. An
+input is data, and large: it is hashed in place, and its stat signatures tell afterwards whether somebody wrote to it
+(`changes`).
 
 What is part of a snapshot is `ignore`'s rule; how the tree is written down is `store.trees`.
 """

@@ -29,7 +29,7 @@ CALLS = (
 
 
 def crash_everywhere(operation: Callable[[], None], *, limit: int = 400) -> Iterator[int]:
-    """Runs `operation` in child processes that die at call 1, 2, 3, ...; yields after each death, ends when one lives."""
+    """Runs `operation` in children that die at call 1, 2, 3, ...; yields after each death, ends when one lives."""
     for at in range(1, limit):
         child = os.fork()
         if child == 0:

@@ -99,9 +99,9 @@ class Index:
             values.append(status.value)
         if tag is not None:
             key, equals, wanted = tag.partition("=")
-            path = '$."' + key.replace('"', "") + '"'
-            where.append("json_extract(runs.tags, ?) = ?" if equals else "json_extract(runs.tags, ?) IS NOT NULL")
-            values += [path, wanted] if equals else [path]
+            matching = "SELECT 1 FROM json_each(runs.tags) WHERE json_each.key = ?"
+            where.append(f"EXISTS ({matching} AND json_each.value = ?)" if equals else f"EXISTS ({matching})")
+            values += [key, wanted] if equals else [key]
         source, order = "runs", "runs.started ASC" if reverse else "runs.started DESC"
         if sort is not None:
             source = "metrics JOIN runs ON runs.hash = metrics.hash"
@@ -220,10 +220,13 @@ class Index:
         runs = Runs(self._layout)
         try:
             recorded = runs.plan(run).get("recorded", {})
-            result = runs.result(run)
             attempts = runs.attempts(run)
         except (ReproError, OSError):
             return None
+        try:
+            result = runs.result(run)
+        except ReproError:
+            result = None  # set aside by whoever wants to use it; here the run is one without a result
         if not isinstance(recorded, dict):
             return None
         last = next((item for item in attempts if result and item.number == result.attempt), None) or (

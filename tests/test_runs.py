@@ -1,0 +1,430 @@
+"""The record side: attempts, the commit, hits, short names, the index, leases, models, verification, sweeping."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repro_est.digest import RunHash, canonical, identify, sha256_hex, xxh3_hex
+from repro_est.errors import InfrastructureError, UsageError, VerificationError
+from repro_est.store.index import Index
+from repro_est.store.leases import Leases
+from repro_est.store.models import Model, Models
+from repro_est.store.runs import AttemptRecord, Result, Runs, Status
+from repro_est.store.store import Store
+from repro_est.store.sweep import sweep
+from repro_est.store.trees import Entry, Kind, Tree
+from repro_est.store.verify import verify
+from tests.faults import crash_everywhere
+
+
+def keep(store: Store, **files: str) -> Tree:
+    with store.batch() as batch:
+        for text in files.values():
+            batch.put(text.encode(), xxh3_hex(text.encode()))
+        batch.publish()
+    tree = Tree.of(
+        Entry(name, Kind.FILE, xxh3_hex(text.encode()), len(text), sha256_hex(text.encode()))
+        for name, text in files.items()
+    )
+    store.write_tree(tree)
+    return tree
+
+
+def begin(
+    store: Store, number: int = 1, *, name: str = "job", tags: dict[str, str] | None = None
+) -> tuple[RunHash, int]:
+    source = keep(store, **{"train.py": "print(1)\n"})
+    document = {"format": 1, "n": number, "source": source.hash, "environment": {}}
+    run = RunHash(identify("repro:plan:1", document))
+    runs = Runs(store.layout)
+    runs.write_plan(run, {"format": 1, "plan": document, "recorded": {"name": name, "tags": tags or {}}})
+    attempt, _ = runs.begin(run)
+    return run, attempt
+
+
+def attempt(number: int, status: Status, started: str = "2026-01-01T00:00:00.000Z") -> AttemptRecord:
+    return AttemptRecord(number, status, started, "" if status is Status.RUNNING else started)
+
+
+def commit(store: Store, run: RunHash, number: int, text: str = "weights", **metrics: float) -> Result:
+    outputs, logs = keep(store, model=text), keep(store)
+    runs = Runs(store.layout)
+    for name, tree in (("outputs", outputs), ("logs", logs)):
+        place = store.layout.attempt(run, number) / name
+        if not place.exists() or name == "logs":
+            if name == "logs" and place.is_dir() and not os.listdir(place):
+                place.rmdir()
+            store.view(tree, place)
+    result = Result(
+        run, number, outputs.hash, logs.hash, metrics, "2026-01-01T00:00:01.000Z", "e",
+        sha256_hex(canonical(runs.plan(run)["plan"])), "linux-64",
+    )  # fmt: skip
+    runs.commit(run, result)
+    return result
+
+
+def finished(
+    store: Store,
+    number: int = 1,
+    *,
+    started: str = "2026-01-01T00:00:00.000Z",
+    name: str = "job",
+    tags: dict[str, str] | None = None,
+    **metrics: float,
+) -> RunHash:
+    run, n = begin(store, number, name=name, tags=tags)
+    Runs(store.layout).write_attempt(run, attempt(n, Status.COMPLETED, started))
+    commit(store, run, n, **metrics)
+    return run
+
+
+def test_a_committed_run_is_a_hit_with_its_metrics(store: Store) -> None:
+    run = finished(store, accuracy=0.5, loss=math.inf, worst=math.nan)
+    result = Runs(store.layout).hit(run)
+    assert result is not None
+    assert (result.metrics["accuracy"], result.metrics["loss"]) == (0.5, math.inf)
+    assert math.isnan(result.metrics["worst"])
+    assert (store.layout.run(run) / "outputs" / "model").read_text() == "weights"
+    json.loads(store.layout.result(run).read_text(), parse_constant=pytest.fail)
+
+
+def test_attempts_count_up_and_never_overwrite(store: Store) -> None:
+    run, first = begin(store)
+    numbers = [Runs(store.layout).begin(run)[0] for _ in range(3)]
+    assert [first, *numbers] == [1, 2, 3, 4]
+
+
+def test_a_failed_attempt_is_no_hit(store: Store) -> None:
+    run, number = begin(store)
+    Runs(store.layout).write_attempt(run, attempt(number, Status.FAILED))
+    assert Runs(store.layout).hit(run) is None
+    assert [item.status for item in Runs(store.layout).attempts(run)] == [Status.FAILED]
+
+
+@pytest.mark.parametrize("damage", ["missing blob", "short blob", "no json", "other run", "tree gone"])
+def test_a_result_that_is_not_whole_is_set_aside_and_no_hit(store: Store, damage: str) -> None:
+    run = finished(store)
+    runs = Runs(store.layout)
+    result = runs.result(run)
+    assert result is not None
+    blob = store.layout.blob(store.read_tree(result.outputs).entries[0].xxh3)
+    match damage:
+        case "missing blob":
+            blob.unlink()
+        case "short blob":
+            blob.chmod(0o644)
+            blob.write_bytes(b"w")
+        case "no json":
+            store.layout.result(run).write_text("{")
+        case "other run":
+            content = json.loads(store.layout.result(run).read_text())
+            store.layout.result(run).write_text(json.dumps({**content, "run_hash": "0" * 32}))
+        case "tree gone":
+            store.layout.tree(result.outputs).unlink()
+    reasons: list[str] = []
+    assert runs.hit(run, on_quarantine=reasons.append) is None
+    assert len(reasons) == 1
+    (place,) = store.layout.directory("quarantine").iterdir()
+    assert json.loads((place / "reason.json").read_text())["run"] == run
+    assert not store.layout.result(run).exists()
+    assert runs.attempts(run)
+
+
+def test_a_kill_at_any_point_of_a_commit_leaves_the_old_or_the_new_state(store: Store) -> None:
+    run, number = begin(store)
+    Runs(store.layout).write_attempt(run, attempt(number, Status.COMPLETED))
+    commit(store, run, number, text="old")
+    second, _ = Runs(store.layout).begin(run)
+    Runs(store.layout).write_attempt(run, attempt(second, Status.COMPLETED))
+    old = Runs(store.layout).result(run)
+
+    deaths = 0
+    for _ in crash_everywhere(lambda: commit(store, run, second, text="new") and None):
+        deaths += 1
+        result = Runs(store.layout).hit(run)
+        assert result is not None
+        assert result == old or result.attempt == second
+        for entry in store.read_tree(result.outputs).entries:
+            assert xxh3_hex(store.layout.blob(entry.xxh3).read_bytes()) == entry.xxh3
+    assert deaths > 15
+    assert (store.layout.run(run) / "outputs" / "model").read_text() == "new"
+
+
+def test_a_first_commit_that_dies_is_never_a_hit_on_half_a_result(store: Store) -> None:
+    run, number = begin(store)
+    Runs(store.layout).write_attempt(run, attempt(number, Status.COMPLETED))
+    for _ in crash_everywhere(lambda: commit(store, run, number) and None):
+        result = Runs(store.layout).hit(run)
+        if result is not None:
+            assert (store.layout.run(run) / "outputs" / "model").read_text() == "weights"
+
+
+def test_short_names_resolve_like_git(store: Store) -> None:
+    old = finished(store, 1, started="2026-01-01T00:00:00.000Z")
+    new = finished(store, 2, started="2026-01-02T00:00:00.000Z")
+    runs = Runs(store.layout)
+    assert [runs.resolve(text) for text in ("@", "@1", "@2", old, new[:6])] == [new, new, old, old, new]
+    for text, message in (
+        ("@3", "only 2 runs"),
+        ("@x", "a number"),
+        ("abc", "too short"),
+        ("zzzz", "is no run"),
+        ("0" * 8, "no run starts"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            runs.resolve(text)
+
+
+def test_an_ambiguous_name_lists_the_candidates(store: Store) -> None:
+    run = finished(store)
+    twin = RunHash(run[:8] + "f" * 24)
+    os.rename(store.layout.run(run), store.layout.run(twin))
+    finished(store)
+    with pytest.raises(UsageError, match="several runs") as caught:
+        Runs(store.layout).resolve(run[:8])
+    assert twin in str(caught.value)
+
+
+def test_listings_filter_and_sort(store: Store) -> None:
+    a = finished(store, 1, started="2026-01-01T00:00:00.000Z", name="a", tags={"team": "x"}, loss=3.0)
+    b = finished(store, 2, started="2026-01-02T00:00:00.000Z", name="b", loss=1.0)
+    c, number = begin(store, 3, name="a")
+    Runs(store.layout).write_attempt(c, attempt(number, Status.FAILED, "2026-01-03T00:00:00.000Z"))
+    index = Index(store.layout)
+
+    def hashes(**filters: Any) -> list[str]:
+        return [row.run_hash for row in index.rows(**filters)]
+
+    assert hashes() == [c, b, a]
+    assert hashes(limit=1) == [c]
+    assert hashes(reverse=True) == [a, b, c]
+    assert hashes(name="a") == [c, a]
+    assert hashes(status=Status.FAILED) == [c]
+    assert hashes(sort="loss") == [b, a]
+    assert hashes(sort="loss", reverse=True) == [a, b]
+    assert hashes(tag="team=x") == hashes(tag="team") == [a]
+    assert hashes(tag='te"am=x') == []
+
+
+@pytest.mark.parametrize("damage", ["gone", "garbage", "other schema"])
+def test_the_index_is_made_anew_when_it_is_not_there(store: Store, damage: str) -> None:
+    run = finished(store)
+    match damage:
+        case "gone":
+            store.layout.index.unlink()
+        case "garbage":
+            store.layout.index.write_bytes(b"not a database" * 100)
+        case "other schema":
+            store.layout.index.unlink()
+            with sqlite3.connect(store.layout.index) as connection:
+                connection.execute("CREATE TABLE runs (x)")
+    assert [row.run_hash for row in Index(store.layout).rows()] == [run]
+
+
+def test_runs_that_come_and_go_by_another_way_are_noticed(store: Store, tmp_path: Path) -> None:
+    first = finished(store, 1)
+    other = Store.open(tmp_path / "other")
+    second = finished(other, 2)
+    assert len(Index(store.layout).rows()) == 1
+    os.rename(other.layout.run(second), store.layout.run(second))
+    assert {row.run_hash for row in Index(store.layout).rows()} == {first, second}
+    os.rename(store.layout.run(first), tmp_path / "away")
+    assert {row.run_hash for row in Index(store.layout).rows()} == {second}
+
+
+def test_a_running_attempt_is_read_again_when_it_is_shown(store: Store) -> None:
+    run, number = begin(store)
+    runs = Runs(store.layout)
+    runs.write_attempt(run, attempt(number, Status.RUNNING))
+    assert Index(store.layout).rows()[0].status is Status.RUNNING
+    path = store.layout.attempt(run, number) / "attempt.json"
+    path.write_text(json.dumps(attempt(number, Status.FAILED).to_json()))
+    assert Index(store.layout).rows()[0].status is Status.FAILED
+
+
+def test_many_writers_lose_no_run(store: Store) -> None:
+    def work(start: int) -> None:
+        for number in range(start, start + 5):
+            finished(store, number)
+
+    threads = [threading.Thread(target=work, args=(10 * n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(Index(store.layout).rows()) == 20
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from repro_est.store.layout import Layout
+from repro_est.store.leases import Leases
+with Leases(Layout(Path(sys.argv[1]))).hold("x"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(store: Store) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(store.layout.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_process_waits_and_is_told_for_whom(store: Store) -> None:
+    process = holder(store)
+    owners: list[int] = []
+    threading.Timer(0.3, process.communicate).start()
+    with Leases(store.layout).hold("x", on_wait=lambda owner: owners.append(owner.pid)):
+        pass
+    assert owners == [process.pid]
+
+
+def test_a_lease_that_is_not_free_in_time_names_its_owner(store: Store) -> None:
+    process = holder(store)
+    with pytest.raises(InfrastructureError, match=f"pid {process.pid}"), Leases(store.layout).hold("x", timeout=0.1):
+        pass
+    process.communicate()
+
+
+def test_a_killed_owner_holds_nothing(store: Store) -> None:
+    process = holder(store)
+    assert Leases(store.layout).is_held("x")
+    process.kill()
+    process.wait()
+    assert not Leases(store.layout).is_held("x")
+    with Leases(store.layout).hold("x", timeout=1):
+        pass
+
+
+def model(tree: Tree, name: str = "net") -> Model:
+    return Model(name, 0, RunHash("0" * 32), "outputs/m", tree.hash, "2026-01-01T00:00:00Z")
+
+
+def test_the_same_bytes_are_the_same_version(store: Store) -> None:
+    registry = Models(store.layout)
+    one, two = keep(store, m="1"), keep(store, m="2")
+    assert [registry.register(model(tree)).version for tree in (one, two, one, two)] == [1, 2, 1, 2]
+    assert registry.get("net", 2).tree == two.hash
+    with pytest.raises(UsageError, match="has: 1, 2"):
+        registry.get("net", 3)
+    with pytest.raises(UsageError, match="registered ones: net"):
+        registry.get("nut", 1)
+
+
+def test_registering_at_once_gives_every_model_a_version(store: Store) -> None:
+    trees = [keep(store, m=str(number)) for number in range(12)]
+    threads = [threading.Thread(target=Models(store.layout).register, args=(model(tree),)) for tree in trees]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [item.version for item in Models(store.layout).versions("net")] == list(range(1, 13))
+
+
+def test_a_record_of_another_model_is_refused(store: Store) -> None:
+    Models(store.layout).register(model(keep(store, m="1")))
+    path = store.layout.model("net", 1)
+    path.chmod(0o644)
+    path.write_text(path.read_text().replace('"net"', '"nut"'))
+    with pytest.raises(VerificationError, match="says it is nut"):
+        Models(store.layout).versions("net")
+
+
+def test_a_good_store_verifies(store: Store) -> None:
+    finished(store)
+    report = verify(store)
+    assert report.findings == []
+    assert (report.runs, report.blobs) == (1, 2)
+
+
+@pytest.mark.parametrize("damage", ["blob", "tree", "plan", "result", "package"])
+def test_verify_names_what_was_tampered_with_and_repair_sets_it_aside(store: Store, damage: str) -> None:
+    run = finished(store)
+    result = Runs(store.layout).result(run)
+    assert result is not None
+    entry = store.read_tree(result.outputs).entries[0]
+    package = store.layout.package("f" * 64, "x.whl")  # type: ignore[arg-type]
+    path, kind = {
+        "blob": (store.layout.blob(entry.xxh3), "blob"),
+        "tree": (store.layout.tree(result.outputs), "tree"),
+        "plan": (store.layout.plan(run), "run"),
+        "result": (store.layout.result(run), "run"),
+        "package": (package, "package"),
+    }[damage]
+    path.parent.mkdir(exist_ok=True)
+    if path.exists():
+        path.chmod(0o644)
+        data = path.read_bytes()
+        path.write_bytes(
+            data.replace(b"weights", b"weight5")
+            .replace(b'"n": 1', b'"n": 2')
+            .replace(b"model", b"modem")
+            .replace(b'plan_sha256": "', b'plan_sha256": "0')
+        )
+    else:
+        path.write_bytes(b"evil")
+    findings = verify(store).findings
+    assert kind in {finding.kind for finding in findings}
+    assert verify(store, repair=True).findings
+    assert not path.exists()
+    assert any(store.layout.directory("quarantine").iterdir())
+
+
+def test_verify_of_one_run_looks_at_that_run(store: Store) -> None:
+    good, bad = finished(store, 1), finished(store, 2)
+    store.layout.plan(bad).write_text("{}")
+    assert verify(store, runs=[good]).findings == []
+    assert verify(store, runs=[bad]).findings
+
+
+def test_sweep_removes_what_the_dead_left_and_nothing_of_the_living(store: Store) -> None:
+    dead = store.layout.directory("tmp") / "1-dead"
+    (dead / "deep").mkdir(parents=True)
+    (dead / "deep" / "file").write_bytes(b"x" * 1000)
+    (dead / "deep").chmod(0o500)
+    (store.layout.directory("trash") / "old").mkdir()
+    long_ago = time.time() - 1000
+    os.utime(dead, (long_ago, long_ago))
+    fresh = store.layout.directory("work") / "2-fresh"
+    fresh.mkdir()
+    finished(store)
+    report = sweep(store.layout)
+    assert sorted(path.name for path in report.removed) == ["1-dead", "old"]
+    assert report.size == 1000
+    assert fresh.exists()
+    assert verify(store).findings == []
+
+
+def test_an_attempt_whose_process_died_becomes_lost(store: Store) -> None:
+    run, number = begin(store)
+    Runs(store.layout).write_attempt(run, attempt(number, Status.RUNNING))
+    with Leases(store.layout).hold(f"run-{run}"):
+        assert sweep(store.layout).lost == ()
+    assert sweep(store.layout).lost == (run,)
+    assert Index(store.layout).rows()[0].status is Status.LOST
+
+
+def test_an_attempt_record_reads_back(store: Store) -> None:
+    run, number = begin(store)
+    record = dataclasses.replace(
+        attempt(number, Status.TIMED_OUT), exit_code=None, signal="SIGKILL", facts={"a": [1]}, seconds={"run": 1.5}
+    )
+    Runs(store.layout).write_attempt(run, record)
+    assert Runs(store.layout).attempts(run) == [record]
