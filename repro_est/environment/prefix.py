@@ -266,8 +266,9 @@ class _Builder:
             list(pool.map(one, code))
 
     def _finish(self, prefix: Path) -> None:
-        for name in ("activate", "activate.csh", "activate.fish", "activate.nu", "activate.ps1", "activate.bat"):
-            (prefix / "bin" / name).unlink(missing_ok=True)
+        for pattern in ("activate*", "deactivate*", "*.bat"):  # for shells; they name the directory they were made in
+            for script in (prefix / "bin").glob(pattern):
+                script.unlink()
         for name in (".gitignore", "CACHEDIR.TAG", ".lock"):
             (prefix / name).unlink(missing_ok=True)
         tree = payload(prefix)

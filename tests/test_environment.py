@@ -1,0 +1,221 @@
+"""Environments: verified, isolated, made once, and the same whoever makes them. Real uv, tiny packages, no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repro_est.environment.key import environment_document, environment_key
+from repro_est.environment.prefix import payload, present, realise, verify_prefix
+from repro_est.errors import EnvironmentBuildError, VerificationError
+from repro_est.lock.lockfile import dumps
+from repro_est.lock.resolve import resolve
+from repro_est.lock.values import Lock
+from repro_est.platforms import current_platform
+from repro_est.recipe.load import load
+from repro_est.store.store import Store
+from repro_est.store.verify import verify
+from tests.conftest import PackageIndex, as_root
+from tests.test_lock import SDIST, add_backend
+
+
+class Silent:
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+
+    def event(self, kind: str, **facts: Any) -> None:
+        self.kinds.append(kind)
+
+
+def lock_of(tmp_path: Path, index: PackageIndex, *packages: str) -> Lock:
+    (tmp_path / "train.py").write_text("")
+    (tmp_path / "r.toml").write_text(
+        f'[estimator]\nentry_script = "train.py"\npip_packages = {json.dumps(packages)}\n[environment]\nindex_url = "{index.url}"\n'
+    )
+    return resolve(load(tmp_path / "r.toml"))
+
+
+@pytest.fixture
+def lock(tmp_path: Path, index: PackageIndex) -> Lock:
+    index.wheel("app", "1.0", requires=("lib",), files={"app/__init__.py": "import lib\n", "app/data.txt": "x"})
+    index.wheel("lib", "1.0")
+    return lock_of(tmp_path, index, "app")
+
+
+def ask(prefix: Path, code: str) -> str:
+    done = subprocess.run([prefix / "bin/python", "-c", code], capture_output=True, text=True, check=True, env={})
+    return done.stdout.strip()
+
+
+def test_a_prefix_has_the_locked_packages_and_nothing_else(lock: Lock, store: Store) -> None:
+    prefix = realise(lock, store, Silent())
+    assert ask(prefix.path, "import app, lib; print(lib.VERSION)") == "1.0"
+    names = "import importlib.metadata as m; print(sorted(d.name for d in m.distributions()))"
+    assert ask(prefix.path, names) == "['app', 'lib']"
+    assert not list(prefix.path.rglob("direct_url.json"))
+
+
+def test_a_second_use_costs_no_work_and_no_network(lock: Lock, store: Store, index: PackageIndex) -> None:
+    first = realise(lock, store, Silent())
+    shutil.rmtree(index.root)
+    listener = Silent()
+    assert realise(lock, store, listener) == first
+    assert listener.kinds == []
+
+
+def test_a_prefix_is_read_only_and_shares_no_file_with_anything(lock: Lock, store: Store) -> None:
+    prefix = realise(lock, store, Silent())
+    files = [path for path in prefix.path.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert all(path.stat().st_nlink == 1 for path in files)
+    assert all(not path.stat().st_mode & 0o222 for path in files)
+    assert not os.listdir(store.layout.directory("tmp"))
+
+
+def test_byte_code_is_there_once_and_not_written_again(lock: Lock, store: Store) -> None:
+    prefix = realise(lock, store, Silent())
+    assert list(prefix.path.rglob("app/__pycache__/*.pyc"))
+
+
+def test_two_stores_get_the_same_payload(lock: Lock, store: Store, tmp_path: Path) -> None:
+    other = Store.open(tmp_path / "another" / "store")
+    one, two = realise(lock, store, Silent()), realise(lock, other, Silent())
+    assert one.key == two.key
+    assert payload(one.path) == payload(two.path)
+
+
+def test_a_prefix_can_be_moved(lock: Lock, store: Store, tmp_path: Path) -> None:
+    prefix = realise(lock, store, Silent())
+    shutil.copytree(prefix.path, tmp_path / "moved", symlinks=True)
+    assert ask(tmp_path / "moved", "import app, sys; print(sys.prefix)") == str(tmp_path / "moved")
+
+
+def test_the_key_knows_files_and_not_where_they_came_from(lock: Lock) -> None:
+    document = environment_document(lock, current_platform())
+    assert "http" not in json.dumps(document)
+    assert "file:" not in json.dumps(document)
+    elsewhere = dumps(lock).replace(b"file://", b"https://mirror")
+    from repro_est.lock.lockfile import loads
+
+    again = environment_document(loads(elsewhere, Path("x")), current_platform())
+    assert environment_key(again) == environment_key(document)
+
+
+def test_a_wheel_that_is_not_what_was_locked_stops_the_build(lock: Lock, store: Store, index: PackageIndex) -> None:
+    index.wheel("lib", "1.0", files={"lib.py": "VERSION = 'evil'\n"})
+    with pytest.raises(VerificationError, match=r"lib 1.0") as caught:
+        realise(lock, store, Silent())
+    assert "expected sha256" in str(caught.value)
+    assert os.listdir(store.layout.directory("envs")) == []
+    assert not list(store.layout.directory("packages").rglob("lib-*.whl"))
+
+
+def test_a_wheel_that_is_tampered_with_in_the_store_stops_the_build(lock: Lock, store: Store) -> None:
+    prefix = realise(lock, store, Silent())
+    store.discard(prefix.path)
+    wheel = next(store.layout.directory("packages").rglob("lib-*.whl"))
+    wheel.chmod(0o644)
+    wheel.write_bytes(wheel.read_bytes() + b"x")
+    with pytest.raises(VerificationError, match="was changed since it was fetched"):
+        realise(lock, store, Silent())
+    assert [finding.kind for finding in verify(store, repair=True).findings] == ["package"]
+    assert realise(lock, store, Silent()).key == prefix.key
+
+
+def test_a_changed_file_of_a_prefix_is_found(lock: Lock, store: Store) -> None:
+    prefix = realise(lock, store, Silent())
+    assert verify_prefix(prefix.path, store) == []
+    module = next(prefix.path.rglob("lib.py"))
+    module.chmod(0o644)
+    module.write_text("VERSION = 'evil'\n")
+    assert verify_prefix(prefix.path, store) == [str(module.relative_to(prefix.path))]
+    assert [finding.kind for finding in verify(store).findings] == ["environment"]
+
+
+def test_packages_that_do_not_fit_together_are_refused(
+    tmp_path: Path, index: PackageIndex, store: Store, lock: Lock
+) -> None:
+    import dataclasses
+
+    without = dataclasses.replace(lock, packages=tuple(p for p in lock.packages if p.name != "lib"))
+    with pytest.raises(EnvironmentBuildError, match="lib"):
+        realise(without, store, Silent())
+    assert os.listdir(store.layout.directory("envs")) == []
+
+
+def test_an_sdist_is_built_with_the_pinned_packages(tmp_path: Path, index: PackageIndex, store: Store) -> None:
+    add_backend(index)
+    index.sdist("src-only", "1.0", SDIST)
+    prefix = realise(lock_of(tmp_path, index, "src-only"), store, Silent())
+    assert ask(prefix.path, "import src_only; print(src_only.VERSION)") == "1.0"
+    assert "tinybuild" not in [path.stem for path in prefix.path.rglob("*.py")]
+
+
+def test_an_interpreter_that_moved_makes_the_prefix_anew(lock: Lock, store: Store) -> None:
+    prefix = realise(lock, store, Silent())
+    record = prefix.path / "env.json"
+    record.chmod(0o644)
+    record.write_text(record.read_text().replace('"stat": [', '"stat": [1'))
+    assert present(store.layout, prefix.key) is None
+    listener = Silent()
+    assert realise(lock, store, listener).key == prefix.key
+    assert "message" in listener.kinds
+
+
+BUILDER = """
+import sys
+from pathlib import Path
+from repro_est.environment.prefix import realise
+from repro_est.lock.lockfile import loads
+from repro_est.store.store import Store
+
+class Listener:
+    def event(self, kind, **facts):
+        print(kind, flush=True)
+
+prefix = realise(loads(Path(sys.argv[1]).read_bytes(), Path(sys.argv[1])), Store.open(Path(sys.argv[2])), Listener())
+print(prefix.path)
+"""
+
+
+def builder(lock: Lock, store: Store, tmp_path: Path) -> subprocess.Popen[str]:
+    (tmp_path / "x.lock").write_bytes(dumps(lock))
+    command = [sys.executable, "-c", BUILDER, str(tmp_path / "x.lock"), str(store.layout.root)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_of_two_builders_one_builds_and_both_use_it(lock: Lock, store: Store, tmp_path: Path) -> None:
+    outputs = [process.communicate()[0].split() for process in [builder(lock, store, tmp_path) for _ in range(2)]]
+    assert outputs[0][-1] == outputs[1][-1]
+    assert sorted(words.count("built") for words in outputs) == [0, 1]
+
+
+def test_a_killed_builder_leaves_nothing_that_counts(lock: Lock, store: Store, tmp_path: Path) -> None:
+    for delay in (0.0, 0.1, 0.3):
+        process = builder(lock, store, tmp_path)
+        assert process.stdout is not None
+        while process.stdout.readline().strip() not in ("building", "built", ""):
+            pass
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for path in store.layout.directory("envs").iterdir():
+            assert verify_prefix(path, store) == []
+    prefix = realise(lock, store, Silent())
+    assert ask(prefix.path, "import app; print('ok')") == "ok"
+
+
+@pytest.mark.skipif(not as_root() or sys.platform != "linux", reason="cutting the network needs root on Linux")
+def test_an_environment_is_used_without_any_network(lock: Lock, store: Store, tmp_path: Path) -> None:
+    realise(lock, store, Silent())
+    (tmp_path / "x.lock").write_bytes(dumps(lock))
+    command = ["unshare", "-n", sys.executable, "-c", BUILDER, str(tmp_path / "x.lock"), str(store.layout.root)]
+    assert "building" not in subprocess.run(command, capture_output=True, text=True, check=True).stdout
