@@ -18,7 +18,7 @@ from repro_est.console import Console
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="a command to run in it, after `--`")
+    parser.add_argument("command", nargs="*", help="a command to run in it, after `--`")
     parser.add_argument("--build", action="store_true", help="build it when it is not there")
     parser.add_argument("--shell", action="store_true", help="open $SHELL in it")
     add_json(parser)
@@ -38,7 +38,7 @@ def execute(arguments: argparse.Namespace) -> int:
     lock = engine.locked(recipe, store, observer)
     document = environment_document(lock, current_platform())
     key = environment_key(document)
-    command = [word for word in arguments.command if word != "--"]
+    command = arguments.command
     if arguments.build or arguments.shell or command:
         prefix = realise(lock, store, observer)
         if arguments.shell or command:

@@ -34,6 +34,7 @@ from repro_est.lock.values import Artifact, Lock, Package
 from repro_est.platforms import current_platform
 from repro_est.scan import scan
 from repro_est.store.blobs import digest_file
+from repro_est.store.guard import writing
 from repro_est.store.layout import Layout
 from repro_est.store.leases import Leases
 from repro_est.store.scratch import claimed_directory
@@ -90,7 +91,7 @@ def realise(lock: Lock, store: Store, observer: Listener) -> Prefix:
         found = present(store.layout, key)
         if found is not None:
             return found
-        with store.writing(store.layout.environment(key)):
+        with writing(store.layout.environment(key)):
             _Builder(lock, document, key, interpreter, store, observer).build()
     built = present(store.layout, key)
     if built is None:

@@ -16,13 +16,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from repro_est.digest import BlobHash, Hasher, Sha256, sha256, sha256_hex, xxh3, xxh3_hex
 from repro_est.files import fsync, fsync_directory, sync_filesystem, write_all
+from repro_est.store.guard import writing
 from repro_est.store.layout import Layout
 from repro_est.store.scratch import claimed_directory
 
@@ -32,8 +33,6 @@ _CHUNK = 1 << 20
 _PIPELINE_FROM = 8 << 20
 _SYNC_EACH_UP_TO = 32
 _PARALLEL_FROM = 32 << 20
-
-Guard = Callable[[Path], contextlib.AbstractContextManager[None]]
 
 
 class Content(NamedTuple):
@@ -106,12 +105,10 @@ class Batch:
 
     Args:
         layout: the store's.
-        guard: turns the errors of a full or read-only disk into messages.
     """
 
-    def __init__(self, layout: Layout, guard: Guard) -> None:
+    def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._guard = guard
         self._exit = contextlib.ExitStack()
         self._scratch: Path | None = None
         self._staged: dict[BlobHash, str] = {}
@@ -138,7 +135,7 @@ class Batch:
         """Adds content that is in memory; `blob` is its digest."""
         if self.has(blob, len(data)):
             return
-        with self._guard(self._layout.root):
+        with writing(self._layout.root):
             path = f"{self._directory()}/{blob}"
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
             try:
@@ -149,7 +146,7 @@ class Batch:
 
     def copy(self, descriptor: int, *, with_sha256: bool = True) -> Content:
         """Copies an open file, digesting what it writes."""
-        with self._guard(self._layout.root):
+        with writing(self._layout.root):
             self._copies += 1
             path = f"{self._directory()}/copy-{self._copies}"
             sink = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
@@ -174,7 +171,7 @@ class Batch:
         else:
             with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
                 contents = list(pool.map(digest_file, paths))
-        with self._guard(self._layout.root):
+        with writing(self._layout.root):
             for path, content in zip(paths, contents, strict=True):
                 if not self.has(content.xxh3, content.size):
                     staged = f"{self._directory()}/{content.xxh3}"
@@ -187,7 +184,7 @@ class Batch:
         """Makes everything durable, then visible."""
         if not self._staged:
             return
-        with self._guard(self._layout.root):
+        with writing(self._layout.root):
             self._make_durable()
             shards: set[str] = set()
             for blob, path in self._staged.items():

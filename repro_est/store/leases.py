@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 from repro_est.errors import InfrastructureError
+from repro_est.store.guard import writing
 from repro_est.store.layout import Layout
 
 _POLL_SECONDS = 0.05
@@ -60,9 +61,10 @@ class Leases:
             InfrastructureError: not free within `timeout`.
         """
         path = self._layout.lease(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Read-write: NFS maps flock to fcntl locks, which want a descriptor open for writing.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Read-write: NFS maps flock to fcntl locks, which want a descriptor open for writing.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             self._acquire(descriptor, name, on_wait, timeout)
             _write_owner(descriptor)

@@ -25,6 +25,7 @@ from typing import Any
 from repro_est.digest import RunHash, TreeHash
 from repro_est.errors import ReproError, UsageError, VerificationError
 from repro_est.files import fsync_directory, write_atomic
+from repro_est.store.guard import writing
 from repro_est.store.layout import Layout
 from repro_est.store.store import Store
 
@@ -172,14 +173,14 @@ class Runs:
         path = self._layout.plan(run)
         if path.exists():
             return
-        with self._store.writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, _encode(content))
 
     def begin(self, run: RunHash) -> tuple[int, Path]:
         """Claims the next attempt; returns its number and its directory, which holds an empty `logs/`."""
         attempts = self._layout.attempts(run)
-        with self._store.writing(attempts):
+        with writing(attempts):
             attempts.mkdir(parents=True, exist_ok=True)
             number = max((int(name) for name in os.listdir(attempts) if name.isdecimal()), default=0) + 1
             while True:
@@ -196,14 +197,14 @@ class Runs:
     def write_attempt(self, run: RunHash, record: AttemptRecord) -> None:
         """Replaces the record of an attempt, and tells the index."""
         path = self._layout.attempt(run, record.number) / "attempt.json"
-        with self._store.writing(path):
+        with writing(path):
             write_atomic(path, _encode(record.to_json()))
         self._index(run)
 
     def commit(self, run: RunHash, result: Result) -> None:
         """Accepts an attempt: the views first, `result.json` last."""
         directory = self._layout.run(run)
-        with self._store.writing(directory):
+        with writing(directory):
             for name in ("outputs", "logs"):
                 _replace_link(directory / name, f"attempts/{result.attempt}/{name}")
             fsync_directory(directory)
@@ -213,7 +214,7 @@ class Runs:
     def quarantine(self, run: RunHash, reason: str) -> None:
         """Sets a result aside; the run is then no hit, and its attempts stay."""
         place = self._layout.directory("quarantine") / f"{run}-{os.urandom(4).hex()}"
-        with self._store.writing(place):
+        with writing(place):
             place.mkdir(parents=True)
             write_atomic(place / "reason.json", _encode({"run": run, "reason": reason}))
             os.rename(self._layout.result(run), place / "result.json")

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from repro_est.files import remove_tree
+from repro_est.store.guard import writing
 from repro_est.store.layout import Layout
 
 _GRACE_SECONDS = 60
@@ -25,8 +26,9 @@ _GRACE_SECONDS = 60
 def claimed_directory(layout: Layout, name: str) -> Iterator[Path]:
     """Makes an empty directory below `tmp` or `work`, ours until the block ends, and then removes it."""
     path = layout.directory(name) / f"{os.getpid()}-{os.urandom(6).hex()}"
-    path.parent.mkdir(exist_ok=True)
-    path.mkdir(mode=0o700)
+    with writing(path):
+        path.parent.mkdir(exist_ok=True)
+        path.mkdir(mode=0o700)
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

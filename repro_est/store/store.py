@@ -7,7 +7,6 @@ writable inode with a blob. It knows bytes and hashes, nothing of recipes or run
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -18,6 +17,7 @@ from repro_est.digest import TreeHash
 from repro_est.errors import StoreError, VerificationError
 from repro_est.files import copy_file, fsync_directory, remove_tree, write_atomic
 from repro_est.store.blobs import Batch, digest_file
+from repro_est.store.guard import writing
 from repro_est.store.layout import DIRECTORIES, Layout
 from repro_est.store.scratch import claimed_directory
 from repro_est.store.trees import Entry, Kind, Tree, parse_manifest
@@ -62,7 +62,7 @@ class Store:
 
     def _create(self) -> None:
         root = self.layout.root
-        with self.writing(root):
+        with writing(root):
             root.mkdir(parents=True, exist_ok=True)
             foreign = set(os.listdir(root)) - _IGNORED_IN_EMPTY
             if foreign and not foreign <= {*DIRECTORIES, "format", "index.db"}:
@@ -73,21 +73,9 @@ class Store:
                 self.layout.directory(name).mkdir(exist_ok=True)
             write_atomic(self.layout.format_file, f"{STORE_FORMAT}\n".encode())
 
-    @contextlib.contextmanager
-    def writing(self, path: Path | None = None) -> Iterator[None]:
-        """Turns what a full, read-only or forbidden disk says into a `StoreError` with the way out."""
-        try:
-            yield
-        except OSError as error:
-            remedy = _REMEDIES.get(error.errno or 0)
-            if remedy is None:
-                raise
-            message, hint = remedy
-            raise StoreError(f"{path or self.layout.root}: {message}", hint=hint) from None
-
     def batch(self) -> Batch:
         """Returns a group of writes that become visible together; a context manager."""
-        return Batch(self.layout, self.writing)
+        return Batch(self.layout)
 
     def has_tree(self, tree: TreeHash) -> bool:
         return self.layout.tree(tree).exists()
@@ -110,7 +98,7 @@ class Store:
         path = self.layout.tree(tree.hash)
         if path.exists():
             return
-        with self.writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, tree.manifest(), mode=0o444)
 
@@ -143,7 +131,7 @@ class Store:
         Raises:
             VerificationError: a blob is missing or was changed.
         """
-        with self.writing(destination):
+        with writing(destination):
             destination.mkdir()
             for entry, path in _placed(tree, destination):
                 match entry.kind:
@@ -162,7 +150,7 @@ class Store:
         Executable files are copies, because a link shares its mode with the blob; so is a file whose blob has
         all the links its file system allows.
         """
-        with self.writing(destination), claimed_directory(self.layout, "tmp") as scratch:
+        with writing(destination), claimed_directory(self.layout, "tmp") as scratch:
             root = scratch / "view"
             root.mkdir()
             for entry, path in _placed(tree, root):
@@ -217,15 +205,3 @@ def _placed(tree: Tree, root: Path) -> Iterator[tuple[Entry, Path]]:
             (root / parent).mkdir(parents=True, exist_ok=True)
             made.add(parent)
         yield entry, root / entry.path
-
-
-_REMEDIES = {
-    errno.ENOSPC: (
-        "no space left on the store's disk",
-        "free some space (`repro gc`), or set REPRO_STORE to another disk",
-    ),
-    errno.EDQUOT: ("disk quota exceeded", "free some space (`repro gc`), or set REPRO_STORE to another disk"),
-    errno.EROFS: ("the store's file system is read-only", "set REPRO_STORE to a directory you can write to"),
-    errno.EACCES: ("no permission to write", "set REPRO_STORE to a directory you can write to"),
-    errno.EPERM: ("no permission to write", "set REPRO_STORE to a directory you can write to"),
-}

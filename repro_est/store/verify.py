@@ -18,6 +18,7 @@ from repro_est.digest import BlobHash, RunHash, TreeHash, canonical, identify, s
 from repro_est.errors import ReproError
 from repro_est.files import remove_tree, sha256_file, write_atomic
 from repro_est.store.blobs import digest_file
+from repro_est.store.guard import writing
 from repro_est.store.models import Models
 from repro_est.store.runs import Result, Runs
 from repro_est.store.store import Store
@@ -241,7 +242,7 @@ def _set_aside(store: Store, findings: Sequence[Finding]) -> None:
         if finding.path is None or not finding.path.exists():
             continue
         place = store.layout.directory("quarantine") / f"{finding.kind}-{finding.name}-{os.urandom(4).hex()}"
-        with store.writing(place):
+        with writing(place):
             place.mkdir(parents=True)
             reason = {"kind": finding.kind, "name": finding.name, "reason": finding.message}
             write_atomic(place / "reason.json", json.dumps(reason, indent=1).encode() + b"\n")

@@ -26,6 +26,7 @@ from repro_est.plan import Plan, PlannedInput
 from repro_est.recipe.values import Recipe, UrlInput
 from repro_est.scan import Signature
 from repro_est.snapshot import InputTree, digest_input, signatures
+from repro_est.store.guard import writing
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
 
@@ -137,7 +138,7 @@ def _fetched(url: str, sha256: str, store: Store) -> Path:
     if not path.exists():
         from repro_est.lock.fetch import fetch
 
-        with store.writing(path):
+        with writing(path):
             fetch(url, sha256, path, what=url)
     return path
 

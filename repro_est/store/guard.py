@@ -1,0 +1,33 @@
+"""What a full, read-only or forbidden disk says, as an error with the way out."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+from repro_est.errors import StoreError
+
+_FULL = "free some space (`repro gc`), or set REPRO_STORE to another disk"
+_ELSEWHERE = "set REPRO_STORE to a directory you can write to"
+_REMEDIES = {
+    errno.ENOSPC: ("no space left on the store's disk", _FULL),
+    errno.EDQUOT: ("disk quota exceeded", _FULL),
+    errno.EROFS: ("the store's file system is read-only", _ELSEWHERE),
+    errno.EACCES: ("no permission to write", _ELSEWHERE),
+    errno.EPERM: ("no permission to write", _ELSEWHERE),
+}
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns such an error inside the block into a `StoreError` that names `path`; others pass."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None:
+            raise
+        message, hint = remedy
+        raise StoreError(f"{path}: {message}", hint=hint) from None
