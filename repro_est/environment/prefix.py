@@ -219,8 +219,8 @@ class _Builder:
         arguments = ["pip", "install", "--python", str(prefix / "bin" / "python"), "--no-deps", "--no-index"]
         arguments += ["--link-mode", "hardlink", *map(str, self._gathered(wheels, scratch))]
         self._uv(arguments, scratch, f"environment {self._key[:12]}")
-        for record in prefix.glob("lib/python*/site-packages/*.dist-info/direct_url.json"):
-            _forget(record)  # names a path of the scratch directory, which is no fact of the package
+        for directory in prefix.glob("lib/python*/site-packages/*.dist-info"):
+            _forget_origin(directory)
         self._uv(["pip", "check", "--python", str(prefix / "bin" / "python")], scratch, "the packages of the lock")
 
     def _gathered(self, wheels: Sequence[Path], scratch: Path) -> list[Path]:
@@ -318,12 +318,16 @@ class _Builder:
             )
 
 
-def _forget(direct_url: Path) -> None:
-    """Removes direct_url.json and its line in RECORD."""
-    record = direct_url.with_name("RECORD")
+def _forget_origin(dist_info: Path) -> None:
+    """Removes what says from which path and when a package was installed, also from its RECORD."""
+    record = dist_info / "RECORD"
+    origins = [name for name in ("direct_url.json", "uv_cache.json") if (dist_info / name).exists()]
+    if not origins or not record.exists():
+        return
     lines = record.read_text("utf-8").splitlines(keepends=True)
-    kept = "".join(line for line in lines if "/direct_url.json," not in line)
+    kept = [line for line in lines if not any(f"{dist_info.name}/{name}," in line for name in origins)]
     temporary = record.with_name("RECORD.new")
-    temporary.write_text(kept, "utf-8")
+    temporary.write_text("".join(kept), "utf-8")
     temporary.replace(record)
-    direct_url.unlink()
+    for name in origins:
+        (dist_info / name).unlink()

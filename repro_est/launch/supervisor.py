@@ -219,13 +219,13 @@ class Supervisor:
         self.kill_at = at if self.kill_at is None else min(self.kill_at, at)
 
     def _signal(self, number):
-        """Signals the script's process group and every descendant outside of it."""
-        if self.status is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.child, number)
+        """Signals the script's process group and every descendant outside of it: each process once."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.child, number)
         for pid in descendants(os.getpid()):
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
+                if os.getpgid(pid) != self.child:
+                    os.kill(pid, number)
 
     def _reap(self):
         """Collects the script and whatever was handed to this subreaper."""
