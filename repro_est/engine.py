@@ -12,7 +12,6 @@ Everything a person sees goes through an `Observer`; nothing here prints.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from repro_est.inputs import pin_inputs
 from repro_est.lock.lockfile import dumps, loads
 from repro_est.lock.satisfy import unsatisfied
 from repro_est.lock.values import Lock
+from repro_est.outputs import missing_outputs
 from repro_est.plan import Plan, load_plan, make_plan
 from repro_est.platforms import current_platform
 from repro_est.project import CONFIG_NAME, Project
@@ -203,8 +203,6 @@ def hit(plan: Plan, store: Store, observer: Observer) -> Result | None:
     result = runs.hit(plan.hash, on_quarantine=lambda reason: observer.event("quarantined", reason=reason))
     if result is None or not plan.recorded.required:
         return result
-    from repro_est.targets.collect import missing_outputs
-
     missing = missing_outputs(plan.recorded.required, store.read_tree(result.outputs))
     if missing:
         observer.event(
@@ -481,6 +479,8 @@ class _Recorder:
 
 def now() -> str:
     """Returns the time as RFC 3339, UTC, to the millisecond."""
+    import datetime
+
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

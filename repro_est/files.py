@@ -6,7 +6,6 @@ All other modules write through these. Nothing here knows what a store or a reci
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import stat
@@ -47,6 +46,8 @@ def sync_filesystem(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         if sys.platform == "linux":
+            import ctypes
+
             libc = ctypes.CDLL(None, use_errno=True)
             if libc.syncfs(descriptor) == 0:
                 return

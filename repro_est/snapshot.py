@@ -15,7 +15,6 @@ import re
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +32,10 @@ _TICK_NS = 20_000_000
 """Longer than one tick of the clock that stamps files (4 to 10 ms on Linux)."""
 _FUTURE_NS = 60_000_000_000
 """A time stamp this far ahead is a wrong clock, not a write that is going on."""
-_SECRET_NAMES = re.compile(
+_SECRET_NAMES = (
     r"(^|/)(\.env(\..*)?|\.netrc|\.pypirc|id_(rsa|dsa|ecdsa|ed25519)|credentials(\.json)?|.*\.(pem|key|p12|pfx))$"
 )
-_HARMLESS = re.compile(r"\.(example|sample|template|pub)$")
+_HARMLESS = r"\.(example|sample|template|pub)$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +282,8 @@ def _digest_in_place(
 
     if len(wanted) == 1:
         return {wanted[0].path: digest(wanted[0])}
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return dict(zip((item.path for item in wanted), pool.map(digest, wanted), strict=True))
 
@@ -329,5 +330,5 @@ def _secret_warnings(found: Iterable[Scanned], source: Path) -> tuple[str, ...]:
         f"{source / item.path}: looks like a secret and is part of the snapshot; leave it out with `/{item.path}` "
         "in .reproignore, and pass values by `secrets`"
         for item in found
-        if _SECRET_NAMES.search(item.path) and not _HARMLESS.search(item.path)
+        if re.search(_SECRET_NAMES, item.path) and not re.search(_HARMLESS, item.path)
     )

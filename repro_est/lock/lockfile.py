@@ -30,7 +30,6 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from repro_est.errors import LockError
 from repro_est.lock.values import LOCK_FORMAT, Artifact, Lock, LockedInput, Package
@@ -88,6 +87,8 @@ def loads(data: bytes, path: Path) -> Lock:
 
 def public_url(url: str) -> str:
     """Returns a URL without user, password, query and fragment: what may stand in a file."""
+    from urllib.parse import urlsplit, urlunsplit
+
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 

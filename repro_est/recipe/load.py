@@ -35,12 +35,12 @@ from repro_est.recipe.values import (
     Word,
 )
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
-_MODEL_NAME = re.compile(r"[a-zA-Z0-9][-._a-zA-Z0-9]{0,254}")  # Azure ML's rule
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_HEX64 = re.compile(r"[0-9a-f]{64}")
-_SECRET = re.compile(r"(^|[^a-z])(token|secret|password|passwd|api[-_]?key|access[-_]?key)s?$", re.IGNORECASE)
-_HARMLESS_SECRET = re.compile(r"(max|num|n|new|min)[-_]?(new[-_]?)?tokens?$", re.IGNORECASE)
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
+_MODEL_NAME = r"[a-zA-Z0-9][-._a-zA-Z0-9]{0,254}"  # Azure ML's rule
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+_HEX64 = r"[0-9a-f]{64}"
+_LOOKS_CONFIDENTIAL = r"(^|[^a-z])(token|secret|password|passwd|api[-_]?key|access[-_]?key)s?$"
+_LOOKS_HARMLESS = r"(max|num|n|new|min)[-_]?(new[-_]?)?tokens?$"
 _OPEN_TABLES = ("script_params", "environment_variables", "tags")
 
 Path_ = tuple[str, ...]
@@ -315,7 +315,7 @@ class _Reader:
             self._problem((*place, "max_run_duration_seconds"), f"got {duration}, expected more than 0")
         variables = values["environment_variables"]
         for name in variables:
-            if not _VARIABLE.fullmatch(name):
+            if not re.fullmatch(_VARIABLE, name):
                 self._problem((*place, "environment_variables", name), "is not a name of an environment variable")
             elif "\0" in variables[name]:
                 self._problem((*place, "environment_variables", name), "holds a NUL character")
@@ -401,7 +401,7 @@ class _Reader:
         for name in self._named("inputs"):
             place = ("inputs", name)
             values = self._values("inputs", place)
-            if not _NAME.fullmatch(name):
+            if not re.fullmatch(_NAME, name):
                 self._problem(place, "is no name for an input, expected letters, digits, `_` and `-`")
             source = self._input_source(place, values)
             if source is not None:
@@ -427,7 +427,7 @@ class _Reader:
             return RunInput(run, inside)
         if kind == "model":
             model, _, version = rest.partition(":")
-            if not _MODEL_NAME.fullmatch(model) or not version.isdecimal():
+            if not re.fullmatch(_MODEL_NAME, model) or not version.isdecimal():
                 self._problem((*place, "path"), f"got {path!r}, expected `model:NAME:VERSION` with a number")
                 return None
             return ModelInput(model, int(version))
@@ -441,7 +441,7 @@ class _Reader:
             self._problem((*place, "url"), "holds a user name or password", "put it into ~/.netrc")
         elif sha256 is None:
             self._problem(place, "`url` needs `sha256`, so that the same bytes are had every time")
-        elif not _HEX64.fullmatch(sha256.lower()):
+        elif not re.fullmatch(_HEX64, sha256.lower()):
             self._problem((*place, "sha256"), f"got {sha256!r}, expected 64 hex digits")
         else:
             return UrlInput(url, sha256.lower())
@@ -451,7 +451,7 @@ class _Reader:
         for name in self._named("models"):
             place = ("models", name)
             values = self._values("models", place)
-            if not _MODEL_NAME.fullmatch(name):
+            if not re.fullmatch(_MODEL_NAME, name):
                 self._problem(place, "is no name for a model, expected letters, digits, `-`, `_` and `.`")
             path = values["path"]
             if path is None:
@@ -497,7 +497,7 @@ class _Reader:
 
     def _check_secrets(self, estimator: Estimator, secrets: tuple[str, ...]) -> None:
         for name in secrets:
-            if not _VARIABLE.fullmatch(name):
+            if not re.fullmatch(_VARIABLE, name):
                 self._problem(("secrets",), f"got {name!r}, expected the name of an environment variable")
         hint = 'write secrets = ["NAME"]: the script gets the variable, and no file of repro its value'
         for param in estimator.script_params:
@@ -512,7 +512,9 @@ class _Reader:
 
 
 def _looks_secret(name: str) -> bool:
-    return bool(_SECRET.search(name)) and not _HARMLESS_SECRET.search(name)
+    return bool(re.search(_LOOKS_CONFIDENTIAL, name, re.IGNORECASE)) and not re.search(
+        _LOOKS_HARMLESS, name, re.IGNORECASE
+    )
 
 
 def _type_problem(expected: Type, value: Any) -> str | None:

@@ -17,7 +17,6 @@ import contextlib
 import os
 import stat
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -81,6 +80,8 @@ def _read_plain(descriptor: int, hashers: Sequence[Hasher], sink: int | None) ->
 
 def _read_overlapped(descriptor: int, hashers: Sequence[Hasher], sink: int | None) -> int:
     """Reads the next chunk in one thread while this one digests the last; both leave the interpreter lock."""
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     buffers = [memoryview(bytearray(_CHUNK)), memoryview(bytearray(_CHUNK))]
     length, turn = 0, 0
     with ThreadPoolExecutor(1) as reader:
@@ -169,6 +170,8 @@ class Batch:
         if sum(os.lstat(path).st_size for path in paths) < _PARALLEL_FROM:
             contents = [digest_file(path) for path in paths]
         else:
+            from concurrent.futures import ThreadPoolExecutor
+
             with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
                 contents = list(pool.map(digest_file, paths))
         with writing(self._layout.root):

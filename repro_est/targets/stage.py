@@ -22,6 +22,7 @@ from repro_est.errors import InputError
 from repro_est.files import copy_file
 from repro_est.inputs import fetched_path, subtree_of_run
 from repro_est.lock.values import Lock, LockedInput
+from repro_est.outputs import LOGS, OUTPUTS
 from repro_est.plan import Plan, PlannedInput
 from repro_est.recipe.values import Recipe, UrlInput
 from repro_est.scan import Signature
@@ -29,9 +30,6 @@ from repro_est.snapshot import InputTree, digest_input, signatures
 from repro_est.store.guard import writing
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
-
-OUTPUTS = "outputs"
-LOGS = "logs"
 
 
 @dataclass(frozen=True, slots=True)
