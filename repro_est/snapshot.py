@@ -32,7 +32,7 @@ _TICK_NS = 20_000_000
 """Longer than one tick of the clock that stamps files (4 to 10 ms on Linux)."""
 _FUTURE_NS = 60_000_000_000
 """A time stamp this far ahead is a wrong clock, not a write that is going on."""
-_SECRET_NAMES = (
+_CONFIDENTIAL = (
     r"(^|/)(\.env(\..*)?|\.netrc|\.pypirc|id_(rsa|dsa|ecdsa|ed25519)|credentials(\.json)?|.*\.(pem|key|p12|pfx))$"
 )
 _HARMLESS = r"\.(example|sample|template|pub)$"
@@ -330,5 +330,5 @@ def _secret_warnings(found: Iterable[Scanned], source: Path) -> tuple[str, ...]:
         f"{source / item.path}: looks like a secret and is part of the snapshot; leave it out with `/{item.path}` "
         "in .reproignore, and pass values by `secrets`"
         for item in found
-        if re.search(_SECRET_NAMES, item.path) and not re.search(_HARMLESS, item.path)
+        if re.search(_CONFIDENTIAL, item.path) and not re.search(_HARMLESS, item.path)
     )
