@@ -106,11 +106,9 @@ def test_extends_in_a_circle_is_refused(place: Path) -> None:
 
 def test_set_overrides_and_renders_from_the_structure(place: Path) -> None:
     text = GOOD + '[estimator.script_params]\n"--v" = true\n"--lr" = 0.5\n"--x" = 1\n'
-    recipe = read(
-        place, text, "script_params.--lr=0.1", "script_params.--v=false", "salt=again", "outputs.required=['a']"
-    )
+    recipe = read(place, text, "script_params.--lr=0.1", "script_params.--v=false", "salt=7", "outputs.required=['a']")
     assert recipe.estimator.script_params == (Parameter("--lr", ("0.1",)), Parameter("--x", ("1",)))
-    assert (recipe.salt, recipe.outputs.required) == ("again", ("a",))
+    assert (recipe.salt, recipe.outputs.required) == ("7", ("a",))
 
 
 def test_set_without_a_value_is_refused(place: Path) -> None:

@@ -152,7 +152,7 @@ def _override_layer(recipe: Path, overrides: tuple[str, ...]) -> _Layer:
             place = place.setdefault(table, {})
             if not isinstance(place, dict):
                 raise UsageError(f"--set {override}: an earlier --set gave this table a plain value")
-        place[name] = _override_value(text)
+        place[name] = text if _is_text((*tables, name)) else _override_value(text)
     return _Layer("--set", recipe.resolve().parent, "", document, None)
 
 
@@ -172,6 +172,14 @@ def _override_key(dotted: str) -> Path_:
     if name in _OPEN_TABLES:  # what follows is one key, dots, dashes and all
         return (*table, name, rest.strip('"'))
     return (*table, name, *rest.split("."))
+
+
+def _is_text(key: Path_) -> bool:
+    """Whether a key holds a string, so that `--set salt=1` needs no quotes within quotes."""
+    if len(key) >= 2 and key[-2] in ("environment_variables", "tags"):
+        return True
+    known = keys_of(key[0] if len(key) > 1 else "").get(key[-1])
+    return known is not None and known.type is Type.STRING
 
 
 def _override_value(text: str) -> Any:
