@@ -26,11 +26,11 @@ class Console:
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self._colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-        self._colour_out = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self.colour_out = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
     def style(self, text: str, style: str, *, out: bool = False) -> str:
         """Returns `text` in a style, or as it is when the stream shows no colour."""
-        enabled = self._colour_out if out else self._colour
+        enabled = self.colour_out if out else self._colour
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if enabled else text
 
     def info(self, message: str) -> None:

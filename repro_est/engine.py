@@ -122,7 +122,7 @@ def take_snapshot(recipe: Recipe, project: Project, store: Store) -> Snapshot:
     return snapshot(
         recipe.estimator.source_directory,
         store,
-        exclude=_left_out(recipe, project),
+        exclude=left_out(recipe, project),
         max_bytes=project.max_snapshot_bytes,
         max_files=project.max_snapshot_files,
     )
@@ -130,10 +130,11 @@ def take_snapshot(recipe: Recipe, project: Project, store: Store) -> Snapshot:
 
 def source_listing(recipe: Recipe, project: Project) -> Listing:
     """Says what a snapshot would hold and leave out."""
-    return list_source(recipe.estimator.source_directory, exclude=_left_out(recipe, project))
+    return list_source(recipe.estimator.source_directory, exclude=left_out(recipe, project))
 
 
-def _left_out(recipe: Recipe, project: Project) -> tuple[Path, ...]:
+def left_out(recipe: Recipe, project: Project) -> tuple[Path, ...]:
+    """The files that only tell `repro` what to do, and the store: never part of a snapshot."""
     return (*recipe.files, recipe.lock_path, project.root / CONFIG_NAME, project.store)
 
 

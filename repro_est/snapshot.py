@@ -83,7 +83,7 @@ def snapshot(source: Path, store: Store, *, exclude: tuple[Path, ...], max_bytes
     Raises:
         SourceError: too large, or something in it cannot be kept; all such things at once.
     """
-    cache = StatCache(store.layout, source, "source\0" + "\0".join(sorted(map(str, exclude))))
+    cache = source_cache(source, store, exclude)
     known = cache.remembered()
     if known is not None and store.has_tree(known.tree):
         return Snapshot(known.tree, known.notes, cached=True)
@@ -120,7 +120,7 @@ def digest_input(path: Path, store: Store) -> InputTree:
         InputError: it is missing, unreadable, or something in it cannot be an input.
     """
     real = Path(os.path.realpath(path))
-    cache = StatCache(store.layout, real, "input")
+    cache = input_cache(real, store)
     known = cache.remembered()
     if known is not None and store.has_tree(known.tree):
         return InputTree(real, store.read_tree(known.tree))
@@ -145,6 +145,16 @@ def digest_input(path: Path, store: Store) -> InputTree:
     directories = {"", *(parent for item in found for parent in _parents(item))}
     cache.remember(tree.hash, files, {}, directories)
     return InputTree(real, tree)
+
+
+def source_cache(source: Path, store: Store, exclude: tuple[Path, ...]) -> StatCache:
+    """Returns the stat cache of a source directory; another exclusion is another cache."""
+    return StatCache(store.layout, source, "source\0" + "\0".join(sorted(map(str, exclude))))
+
+
+def input_cache(path: Path, store: Store) -> StatCache:
+    """Returns the stat cache of an input, given by its real path."""
+    return StatCache(store.layout, path, "input")
 
 
 def signatures(item: InputTree) -> dict[str, Signature | None]:

@@ -12,7 +12,8 @@ import pytest
 
 from docs.keys import PAGE, page
 from repro_est import __version__
-from repro_est.cli.main import VERBS, full_parser, main, top_help
+from repro_est.cli.command import VERBS, full_parser, top_help
+from repro_est.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "repro_est").rglob("*.py"))
@@ -31,7 +32,9 @@ def test_every_verb_has_a_module_help_and_an_example_of_use(capsys: pytest.Captu
         assert text.startswith(f"usage: repro {verb.name}")
         assert verb.name in top_help()
     files = {path.stem for path in (ROOT / "repro_est" / "cli").glob("*.py")}
-    assert files - {"__init__", "main", "common", "events", "depfile"} == {verb.name for verb in VERBS}
+    assert files - {"__init__", "main", "command", "common", "events", "depfile", "recall", "summary"} == {
+        verb.name for verb in VERBS
+    }
     assert full_parser()
 
 

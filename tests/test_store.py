@@ -209,3 +209,28 @@ def test_sha256_is_computed_beside_the_name(store: Store, tmp_path: Path) -> Non
         content = batch.copy(file.fileno())
         batch.publish()
     assert content.sha256 == Sha256("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from repro_est.store.blobs import digest_file
+from repro_est.store.store import Store
+digest_file(Path(sys.argv[1]))
+store = Store.open(Path(sys.argv[2]))
+with store.batch() as batch, open(sys.argv[1], "rb") as file:
+    batch.copy(file.fileno())
+    batch.publish()
+print([line for line in open("/proc/self/status") if line.startswith("VmHWM")][0].split()[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_memory_does_not_grow_with_the_size_of_a_file(tmp_path: Path) -> None:
+    peaks: list[int] = []
+    for size in (1 << 20, 300 << 20):
+        with open(tmp_path / "file", "wb") as file:
+            file.truncate(size)
+        command = [sys.executable, "-c", MEASURE, str(tmp_path / "file"), str(tmp_path / f"store{size}")]
+        peaks.append(int(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
+    assert peaks[1] - peaks[0] < 16 << 10  # KiB

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from repro_est.cli.summary import relative
 from repro_est.console import Console
 from repro_est.files import write_all
 from repro_est.project import Project, find_project
@@ -50,10 +51,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def shown_path(path: Path) -> str:
     """Returns a path relative to the current directory when it is below it, else absolute."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    return relative(str(path), str(Path.cwd()))
 
 
 def number(value: float) -> str:
@@ -96,8 +94,8 @@ class TerminalObserver:
                 console.step("Built", f"environment {str(facts['key'])[:12]}")
             case "message":
                 console.info(f"{'':>12}  {facts['message']}")
-            case "planned":
-                console.step("Planned", f"{facts['name']}  {str(facts['run_hash'])[:12]}")
+            case "attempt":
+                console.step("Executing", f"run {str(facts['run_hash'])[:12]}, attempt {facts['number']}")
             case "running":
                 console.step("Running", str(facts["entry_script"]))
 

@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     import shtab
 
-    from repro_est.cli.main import full_parser
+    from repro_est.cli.command import full_parser
 
     print(shtab.complete(full_parser(), shell=arguments.shell))
     return 0

@@ -9,13 +9,21 @@ path=$(repro run recipes/digits.toml -q)
 from __future__ import annotations
 
 import argparse
+import os
+import time
 from pathlib import Path
 
 from repro_est import engine
 from repro_est.cli.common import TerminalObserver, add_json, add_overrides, metrics_line, open_store, shown_path
+from repro_est.cli.recall import note_path, write_note
+from repro_est.cli.summary import summary
 from repro_est.console import Console
-from repro_est.engine import Finished, Observer
+from repro_est.engine import Finished, Observer, Prepared
 from repro_est.errors import UsageError
+from repro_est.project import CONFIG_NAME, Project
+from repro_est.recipe.values import Recipe, RunInput
+from repro_est.snapshot import input_cache, source_cache
+from repro_est.store.statcache import StatCache
 from repro_est.store.store import Store
 
 
@@ -42,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    started_ns = time.time_ns()
     console = Console(quiet=arguments.quiet or arguments.json)
     project, store = open_store()
     observer = _observer(arguments, console)
@@ -69,6 +78,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
         write_depfile(prepared, store, Path(arguments.depfile), target=arguments.depfile_target)
     _show(finished, arguments, console, store)
+    if prepared is not None:
+        _note(prepared, finished, arguments, project, store, started_ns=started_ns)
     return 0
 
 
@@ -110,12 +121,66 @@ def _show(finished: Finished, arguments: argparse.Namespace, console: Console, s
     if arguments.quiet:
         console.out(str(outputs))
         return
+    models = [f"{model.name} version {model.version}" for model in finished.models]
     state = "cached" if finished.cached else "completed"
-    console.out(
-        f"{console.style('run', 'bold', out=True)}      {result.run_hash}  {console.style(state, 'green', out=True)}"
+    text = summary(
+        result.run_hash,
+        state,
+        metrics_line(result.metrics),
+        models,
+        shown_path(outputs),
+        colour=console.colour_out,
     )
-    if result.metrics:
-        console.out(f"metrics  {metrics_line(result.metrics)}")
-    for model in finished.models:
-        console.out(f"model    {model.name} version {model.version}")
-    console.out(f"outputs  {shown_path(outputs)}")
+    console.out(text.rstrip("\n"))
+
+
+def _note(
+    prepared: Prepared,
+    finished: Finished,
+    arguments: argparse.Namespace,
+    project: Project,
+    store: Store,
+    *,
+    started_ns: int,
+) -> None:
+    """Leaves a note by which the same command is answered from stat signatures alone (`cli.recall`)."""
+    recipe, plan = prepared.recipe, prepared.plan
+    moving = any(isinstance(item.source, RunInput) and item.source.run.startswith("@") for item in recipe.inputs)
+    if moving or recipe.estimator.pip_requirements_file or prepared.snapshot.warnings or not finished.cached:
+        return
+    caches = [(str(recipe.estimator.source_directory), plan.source, _source_cache(recipe, project, store))]
+    for item in plan.recorded.inputs:
+        if set(item.origin) == {"path"}:
+            real = Path(os.path.realpath(str(item.origin["path"])))
+            caches.append((str(real), item.tree, input_cache(real, store)))
+    trees: list[object] = []
+    for root, tree, cache in caches:
+        content = cache.content()
+        if content.get("tree") != tree or not all(known for known, _ in content["directories"].values()):
+            return  # something was written just now, so its time stamp may stand still while it changes
+        trees.append([root, content["directories"], content["entries"]])
+    result = finished.result
+    files = [*map(str, recipe.files), str(recipe.lock_path), str(project.root / CONFIG_NAME)]
+    files.append(str(store.layout.result(plan.hash)))
+    blobs = [
+        [str(store.layout.blob(entry.xxh3).relative_to(store.layout.root)), entry.size]
+        for tree in (result.outputs, result.logs)
+        for entry in store.read_tree(tree).files()
+    ]
+    write_note(
+        note_path(str(store.layout.root), arguments.recipe, arguments.overrides),
+        files,
+        {
+            "trees": trees,
+            "blobs": blobs,
+            "run_hash": plan.hash,
+            "metrics": metrics_line(result.metrics),
+            "models": [f"{model.name} version {model.version}" for model in finished.models],
+            "outputs": str(finished.outputs),
+        },
+        started_ns=started_ns,
+    )
+
+
+def _source_cache(recipe: Recipe, project: Project, store: Store) -> StatCache:
+    return source_cache(recipe.estimator.source_directory, store, engine.left_out(recipe, project))

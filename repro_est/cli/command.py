@@ -1,0 +1,150 @@
+"""The command `repro`: finds the verb, imports only its module, and turns errors into messages and exit codes.
+
+A verb is a module of this package with two functions: `configure(parser)` and `execute(arguments) -> int`.
+Nothing of another verb is imported, so that a hit stays near the start-up time of Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from repro_est import __version__
+from repro_est.console import Console
+from repro_est.errors import ReproError
+
+
+class Verb(NamedTuple):
+    """A verb, the group it is listed in, and one line of help. Its module is `repro_est.cli.<name>`."""
+
+    name: str
+    group: str
+    help: str
+
+
+VERBS = (
+    Verb("run", "Work", "run a recipe, or return the run that already has its hash"),
+    Verb("plan", "Work", "say what `run` would do and why; exit code 10 when it would execute"),
+    Verb("lock", "Work", "pin everything a recipe depends on; `--check` without network"),
+    Verb("check", "Work", "validate a recipe without running it"),
+    Verb("ls", "Look", "list runs, newest first"),
+    Verb("show", "Look", "one run: status, metrics, outputs, what identifies it"),
+    Verb("logs", "Look", "logs of a run, `-f` follows one that is running"),
+    Verb("get", "Look", "copy a file out of a run, verified"),
+    Verb("why", "Look", "name what differs from the nearest earlier run"),
+    Verb("diff", "Look", "compare two runs: inputs, metrics, outputs"),
+    Verb("models", "Look", "list registered models"),
+    Verb("snapshot", "Parts", "what the source directory contributes; `--list` shows each file"),
+    Verb("env", "Parts", "show, build or enter the environment of a recipe"),
+    Verb("schema", "Parts", "print the JSON Schema of recipes"),
+    Verb("verify", "Store", "check every byte of the store"),
+    Verb("gc", "Store", "remove what crashed processes left behind"),
+    Verb("doctor", "Store", "check this machine and say what to do"),
+    Verb("completion", "Store", "print shell completion for bash, zsh or tcsh"),
+)
+
+_ABOUT = """\
+usage: repro VERB [...]        repro VERB --help explains one
+
+Runs ML training from a recipe so that the same inputs give the same hash, the same hash
+is computed once, and every result can be checked.
+"""
+
+_EXAMPLES = """\
+Examples:
+  repro run recipes/digits.toml                        lock, hash, execute, keep
+  repro run recipes/digits.toml                        the same again: cached, in milliseconds
+  repro run recipes/digits.toml --set script_params.--regularization=0.1
+  repro why @                                          what differs from the run before
+  repro get @ outputs/model.joblib model.joblib        `@` is the newest run, `@2` the one before
+
+Exit codes: 0 ok; 1 the script failed; 2 usage or recipe; 3 lock missing or stale;
+            4 verification failed; 5 infrastructure; 130 interrupted
+"""
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Runs one command.
+
+    Args:
+        words: what comes after `repro`.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        code = _dispatch(list(words))
+        sys.stdout.flush()
+        return code
+    except ReproError as error:
+        Console().error(error.message, hint=error.hint)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe went away (`repro ls | head`): not an error, and no second message at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if os.environ.get("REPRO_DEBUG"):
+            raise
+        Console().error(f"{error.filename or 'system'}: {error.strerror or error}", hint="repro doctor")
+        return 5
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        if len(words) > 1 and words[0] == "help":
+            return _dispatch([words[1], "--help"])
+        print(top_help())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"repro {__version__}")
+        return 0
+    verb = next((verb for verb in VERBS if verb.name == words[0]), None)
+    if verb is None:
+        _unknown(words[0])
+        return 2
+    module = import_module(f"repro_est.cli.{verb.name}")
+    parser = argparse.ArgumentParser(
+        prog=f"repro {verb.name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.configure(parser)
+    code: int = module.execute(parser.parse_args(words[1:]))
+    return code
+
+
+def _unknown(word: str) -> None:
+    import difflib
+
+    near = difflib.get_close_matches(word, [verb.name for verb in VERBS], n=1)
+    hint = f"repro {near[0]}" if near else "repro --help"
+    Console().error(f"`{word}` is not a verb of repro", hint=hint)
+
+
+def top_help() -> str:
+    """Returns the text of `repro --help`."""
+    lines = [_ABOUT]
+    for group in dict.fromkeys(verb.group for verb in VERBS):
+        lines.append(f"{group}:")
+        lines += [f"  {verb.name:<11} {verb.help}" for verb in VERBS if verb.group == group]
+        lines.append("")
+    return "\n".join([*lines, _EXAMPLES]).rstrip()
+
+
+def full_parser() -> argparse.ArgumentParser:
+    """Returns one parser with every verb in it, for shell completion and the documentation's tests."""
+    parser = argparse.ArgumentParser(prog="repro", allow_abbrev=False)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    verbs = parser.add_subparsers(dest="verb")
+    for verb in VERBS:
+        module = import_module(f"repro_est.cli.{verb.name}")
+        module.configure(verbs.add_parser(verb.name, help=verb.help.replace("%", "%%")))
+    return parser

@@ -1,0 +1,97 @@
+"""Fingerprints of directories: the digest of the stat signatures of what is in one.
+
+Imports next to nothing, because a hit is decided by it (`cli.recall`, `store.statcache`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from struct import Struct
+
+from xxhash import xxh3_128_hexdigest
+
+RACY_NS = 2_000_000_000
+"""Git's racy rule: what was written this shortly before it was looked at may be written again within one time stamp."""
+
+_FORK_FROM = 20_000
+"""Entries from which on a second process pays."""
+
+_pack = Struct("<6q").pack
+
+
+def fingerprint(directory: str, ignored: frozenset[str] = frozenset()) -> tuple[str, int, int]:
+    """Returns the digest of the signatures in a directory (or of one file), how many there are, and the newest time.
+
+    Args:
+        ignored: names that are left out.
+    """
+    status = os.stat(directory)
+    if not stat.S_ISDIR(status.st_mode):
+        return xxh3_128_hexdigest(packed(status)), 1, max(status.st_mtime_ns, status.st_ctime_ns)
+    parts: list[tuple[str, bytes]] = []
+    newest = 0
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            name = entry.name
+            if name in ignored:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                parts.append((name, b"/"))  # its own fingerprint covers what is in it
+                continue
+            status = entry.stat(follow_symlinks=False)
+            changed, modified = status.st_ctime_ns, status.st_mtime_ns
+            newest = max(newest, changed, modified)
+            parts.append((name, packed(status)))
+    parts.sort()
+    data = b"".join([name.encode("utf-8", "surrogateescape") + b"\0" + signature for name, signature in parts])
+    return xxh3_128_hexdigest(data), len(parts), newest
+
+
+def packed(status: os.stat_result) -> bytes:
+    """Returns device, inode, size, mtime, ctime and mode as bytes."""
+    return _pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode)
+
+
+def unchanged(root: str, directories: dict[str, list[object]], total: int) -> bool:
+    """Whether every directory below `root` still has its fingerprint.
+
+    Args:
+        directories: relative path to `[fingerprint, ignored names]`; an empty fingerprint is never believed.
+        total: number of entries, which decides whether a second process helps.
+    """
+    items = list(directories.items())
+    workers = min(os.cpu_count() or 1, 4) if total >= _FORK_FROM and hasattr(os, "fork") else 1
+    children: list[tuple[int, int]] = []
+    for number in range(1, workers):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:  # no thread was started yet, and the child touches nothing but the file system
+            same = False
+            try:
+                same = _match(root, items[number::workers])
+            finally:
+                os.write(writer, b"1" if same else b"0")
+                os._exit(0)
+        os.close(writer)
+        children.append((child, reader))
+    same = _match(root, items[0::workers])
+    for child, reader in children:
+        same = os.read(reader, 1) == b"1" and same
+        os.close(reader)
+        os.waitpid(child, 0)
+    return same
+
+
+def join(root: str, directory: str) -> str:
+    return f"{root}/{directory}" if directory else root
+
+
+def _match(root: str, items: list[tuple[str, list[object]]]) -> bool:
+    try:
+        return all(
+            known and fingerprint(join(root, path), frozenset(ignored))[0] == known  # type: ignore[call-overload]
+            for path, (known, ignored) in items
+        )
+    except (OSError, TypeError, ValueError):
+        return False

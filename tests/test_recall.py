@@ -1,0 +1,127 @@
+"""A recalled hit is the hit the usual way would give; anything that moved makes it take the usual way."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from repro_est.cli.recall import recall
+from tests.conftest import Workshop
+
+SCRIPT = "import json; open('outputs/x', 'w').write('1'); json.dump({'a': 1}, open('outputs/metrics.json', 'w'))\n"
+
+
+@pytest.fixture
+def settled(workshop: Workshop) -> Workshop:
+    """A project with a run that is recalled."""
+    workshop.write("data/a.csv", "1\n")
+    workshop.write("data/deep/b.csv", "1\n")
+    workshop.write("base.toml", 'tags = {a = "b"}\n')
+    workshop.write("job/pkg/m.py", "")
+    recipe = workshop.recipe(SCRIPT, '[inputs.d]\npath = "data"\n[models.m]\npath = "outputs/x"\n')
+    workshop.write(recipe, 'extends = "base.toml"\n' + (workshop.root / recipe).read_text())
+    assert workshop.repro("run", recipe).code == 0
+    time.sleep(2.1)
+    assert recall([recipe]) is None  # nobody found it the usual way yet
+    assert workshop.repro("run", recipe).code == 0
+    assert recall([recipe]) is not None
+    return workshop
+
+
+def test_a_recalled_hit_prints_what_the_usual_way_prints(settled: Workshop) -> None:
+    recalled = settled.repro("run", "job.toml")
+    quiet = settled.repro("run", "job.toml", "-q")
+    for note in settled.store.layout.directory("stat").glob("*.hit"):
+        note.unlink()
+    assert settled.repro("run", "job.toml").out == recalled.out
+    assert settled.repro("run", "job.toml", "-q").out == quiet.out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "script", "script mode", "module", "new file", "input", "new input", "recipe", "base", "lock", "settings",
+        "result", "blob gone", "blob short", "ignore file",
+    ],
+)  # fmt: skip
+def test_anything_that_moves_is_noticed(settled: Workshop, change: str) -> None:
+    root, store = settled.root, settled.store
+    run = settled.repro("show", "@", "--json").json
+    blob = store.layout.blob(run["outputs"][0]["xxh3"])
+    match change:
+        case "script":
+            settled.write("job/train.py", SCRIPT.replace("1", "2"))
+        case "script mode":
+            (root / "job/train.py").chmod(0o755)
+        case "module":
+            settled.write("job/pkg/m.py", "x = 1\n")
+        case "new file":
+            settled.write("job/pkg/n.py", "")
+        case "input":
+            settled.write("data/deep/b.csv", "2\n")
+        case "new input":
+            settled.write("data/c.csv", "")
+        case "recipe":
+            settled.write("job.toml", (root / "job.toml").read_text() + "\n")
+        case "base":
+            settled.write("base.toml", "")
+        case "lock":
+            settled.write("job.lock", (root / "job.lock").read_bytes())
+        case "settings":
+            settled.write("repro.toml", "[snapshot]\nmax_files = 1\n")
+        case "result":
+            store.layout.result(run["run_hash"]).unlink()
+        case "blob gone":
+            blob.unlink()
+        case "blob short":
+            blob.chmod(0o644)
+            blob.write_bytes(b"")
+        case "ignore file":
+            settled.write("job/.gitignore", "x\n")
+    assert recall(["job.toml"]) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["job.toml", "--force"],
+        ["job.toml", "--json"],
+        ["job.toml", "--set", "salt=x"],
+        ["./other.toml"],
+        [],
+        ["job.toml", "x"],
+    ],
+)
+def test_other_words_are_answered_the_usual_way(settled: Workshop, words: list[str]) -> None:
+    assert recall(words) is None
+
+
+def test_a_broken_note_is_ignored(settled: Workshop) -> None:
+    (note,) = settled.store.layout.directory("stat").glob("*.hit")
+    for content in (b"", b"{", b"[]", json.dumps({**json.loads(note.read_bytes()), "trees": [["x"]]}).encode()):
+        note.write_bytes(content)
+        assert recall(["job.toml"]) is None
+        assert settled.repro("plan", "job.toml").code == 0
+
+
+def test_an_input_that_names_the_newest_run_is_never_recalled(workshop: Workshop) -> None:
+    workshop.run(workshop.recipe(SCRIPT, name="first"))
+    second = workshop.recipe(SCRIPT, '[inputs.r]\npath = "run:@/outputs"\n', name="second")
+    workshop.run(second)
+    time.sleep(2.1)
+    workshop.repro("run", second)
+    assert recall([second]) is None
+
+
+def test_a_file_that_changed_while_the_command_ran_is_not_noted(tmp_path: Path) -> None:
+    from repro_est.cli.recall import write_note
+
+    file, note = tmp_path / "f", tmp_path / "n"
+    file.write_text("")
+    write_note(str(note), [str(file)], {}, started_ns=time.time_ns())
+    assert not note.exists()
+    write_note(str(note), [str(file)], {}, started_ns=time.time_ns() + 10**10)
+    assert note.exists()
