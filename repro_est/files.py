@@ -119,6 +119,24 @@ def _copy_content(reader: int, writer: int) -> None:
         write_all(writer, chunk)
 
 
+def write_new(path: Path, data: bytes, *, mode: int) -> None:
+    """Writes a file that must not be there yet.
+
+    Raises:
+        FileExistsError: it is there.
+        OSError: as the system said; a half-written file is removed.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        write_all(descriptor, data)
+        os.fchmod(descriptor, mode)
+    except BaseException:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Writes all of `data`; write(2) may take less than it is given."""
     view = memoryview(data)

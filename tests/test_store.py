@@ -15,9 +15,11 @@ import pytest
 from repro_est.digest import Sha256, xxh3_hex
 from repro_est.errors import StoreError, VerificationError
 from repro_est.store.blobs import digest_file
+from repro_est.store.packs import PACK_FROM, Packs
 from repro_est.store.scratch import claimed_directory, is_abandoned
 from repro_est.store.store import Store
 from repro_est.store.trees import Entry, Kind, Tree
+from repro_est.store.verify import verify
 from tests.conftest import as_root
 from tests.faults import crash_everywhere
 
@@ -234,3 +236,45 @@ def test_memory_does_not_grow_with_the_size_of_a_file(tmp_path: Path) -> None:
         command = [sys.executable, "-c", MEASURE, str(tmp_path / "file"), str(tmp_path / f"store{size}")]
         peaks.append(int(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
     assert peaks[1] - peaks[0] < 16 << 10  # KiB
+
+
+def many(store: Store) -> tuple[Tree, list[bytes]]:
+    contents = [b"%d," % number * (1 + number % 50) for number in range(PACK_FROM + 5)]
+    tree = Tree.of(put(store, *contents))
+    store.write_tree(tree)
+    return tree, contents
+
+
+def test_many_small_files_are_one_pack_and_read_like_any_other(store: Store, tmp_path: Path) -> None:
+    tree, contents = many(store)
+    assert blobs(store) == []
+    assert len(os.listdir(store.layout.directory("packs"))) == 2
+    again = Store.open(store.layout.root)
+    assert all(again.has_blob(entry) for entry in tree.entries)
+    store.materialise(tree, tmp_path / "work")
+    assert (tmp_path / "work" / "file7").read_bytes() == contents[7]
+    again.view(tree, store.layout.root / "work" / "view")
+    assert (store.layout.root / "work/view/file7").read_bytes() == contents[7]
+    put(again, contents[7])
+    assert blobs(store) == []  # what is packed is not stored again
+    assert verify(store).findings == []
+
+
+def test_a_changed_pack_is_found_and_set_aside(store: Store, tmp_path: Path) -> None:
+    tree, contents = many(store)
+    pack = next(store.layout.directory("packs").glob("*.pack"))
+    pack.chmod(0o644)
+    pack.write_bytes(pack.read_bytes().replace(b"77,", b"78,", 1))
+    assert [finding.kind for finding in verify(store, repair=True).findings] == ["pack"]
+    with pytest.raises(VerificationError, match="not in the store"):
+        Store.open(store.layout.root).materialise(tree, tmp_path / "work")
+    put(store, *contents)
+    Store.open(store.layout.root).materialise(tree, tmp_path / "work2")
+
+
+def test_a_kill_while_packing_leaves_no_index_without_its_pack(store: Store) -> None:
+    contents = [b"%d" % number for number in range(PACK_FROM)]
+    for _ in crash_everywhere(lambda: put(store, *contents) and None):
+        for name, found in Packs(store.layout).entries():
+            assert xxh3_hex(found.read()) == name
+    assert len(list(Packs(store.layout).entries())) == PACK_FROM

@@ -7,7 +7,6 @@ repro why 3f9c recipe.toml      what a recipe's plan changes against that run
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from repro_est.cli.common import add_json, add_run, open_store
 from repro_est.console import Console
@@ -113,4 +112,4 @@ def _content(tree: Tree, path: str, store: Store) -> bytes | None:
     entry = tree.by_path().get(path)
     if entry is None or not entry.is_file:
         return None
-    return Path(store.layout.blob(entry.xxh3)).read_bytes()
+    return store.read_blob(entry)

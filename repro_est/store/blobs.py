@@ -4,7 +4,7 @@ A `Batch` is a group of files that becomes visible together. Its order is what m
 
     1  every file is written (or linked) under a temporary name on the store's file system
     2  all of them are made durable: fsync each, or one syncfs from a few dozen files on
-    3  each is renamed to `blobs/ab/cdef...`; a name that exists is left alone
+    3  each is renamed to `blobs/ab/cdef...`; very many small ones become a pack instead (`packs`)
     4  the directories are made durable
 
 A crash before 3 leaves nothing visible; during 3, some blobs that no record names yet. Leaving the block
@@ -18,12 +18,13 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 
 from repro_est.digest import BlobHash, Hasher, Sha256, sha256, sha256_hex, xxh3, xxh3_hex
 from repro_est.files import fsync, fsync_directory, sync_filesystem, write_all
 from repro_est.store.guard import writing
 from repro_est.store.layout import Layout
+from repro_est.store.packs import PACK_FROM, Packs
 from repro_est.store.scratch import claimed_directory
 
 SMALL = 1 << 16
@@ -114,6 +115,9 @@ class Batch:
         self._scratch: Path | None = None
         self._staged: dict[BlobHash, str] = {}
         self._copies = 0
+        self._packs = Packs(layout)
+        self._pack: BinaryIO | None = None
+        self._packed: dict[BlobHash, tuple[int, int]] = {}
 
     def __enter__(self) -> Self:
         self._exit.__enter__()
@@ -124,12 +128,13 @@ class Batch:
 
     def has(self, blob: BlobHash, size: int) -> bool:
         """Whether a blob is staged here, or in the store with this size."""
-        if blob in self._staged:
+        if blob in self._staged or blob in self._packed:
             return True
         try:
-            status = os.lstat(self._layout.blob(blob))
+            status = os.lstat(f"{self._layout.root}/blobs/{blob[:2]}/{blob[2:]}")
         except OSError:
-            return False
+            packed = self._packs.find(blob)
+            return packed is not None and packed.size == size
         return stat.S_ISREG(status.st_mode) and status.st_size == size
 
     def put(self, data: bytes, blob: BlobHash) -> None:
@@ -137,13 +142,12 @@ class Batch:
         if self.has(blob, len(data)):
             return
         with writing(self._layout.root):
-            path = f"{self._directory()}/{blob}"
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
-            try:
-                write_all(descriptor, data)
-            finally:
-                os.close(descriptor)
-        self._staged[blob] = path
+            if self._pack is None:
+                file = open(self._directory() / "pack", "w+b", buffering=_CHUNK)  # noqa: SIM115 -- closed by the batch
+                self._pack = self._exit.enter_context(file)
+            offset = self._pack.tell()
+            self._pack.write(data)
+        self._packed[blob] = (offset, len(data))
 
     def copy(self, descriptor: int, *, with_sha256: bool = True) -> Content:
         """Copies an open file, digesting what it writes."""
@@ -185,9 +189,10 @@ class Batch:
 
     def publish(self) -> None:
         """Makes everything durable, then visible."""
-        if not self._staged:
-            return
         with writing(self._layout.root):
+            self._publish_small()
+            if not self._staged:
+                return
             self._make_durable()
             shards: set[str] = set()
             for blob, path in self._staged.items():
@@ -197,6 +202,24 @@ class Batch:
                 fsync_directory(self._layout.directory("blobs") / shard)
             fsync_directory(self._layout.directory("blobs"))
         self._staged.clear()
+
+    def _publish_small(self) -> None:
+        """Makes the content that was in memory a pack when it is much, and single blobs when it is not."""
+        if self._pack is None:
+            return
+        self._pack.flush()
+        if len(self._packed) >= PACK_FROM:
+            self._packs.add(self._directory() / "pack", self._packed)
+        else:
+            for blob, (offset, size) in self._packed.items():
+                path = f"{self._directory()}/{blob}"
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+                try:
+                    write_all(descriptor, os.pread(self._pack.fileno(), size, offset))
+                finally:
+                    os.close(descriptor)
+                self._staged[blob] = path
+        self._packed.clear()
 
     def _place(self, path: str, blob: BlobHash) -> None:
         target = f"{self._layout.root}/blobs/{blob[:2]}/{blob[2:]}"

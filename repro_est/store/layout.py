@@ -2,6 +2,7 @@
 
 format                        version; a newer one is refused
 blobs/ab/cdef...              file contents by XXH3-128, read-only
+packs/<name>.pack, .index     many small blobs in one file (`store.packs`)
 trees/ab/cdef...              manifests (`store.trees`)
 runs/<hash>/plan.json         the closure: enough to run it again
 runs/<hash>/attempts/<n>/     attempt.json, logs/, outputs/ (read-only views)
@@ -12,7 +13,7 @@ packages/<sha256>/<filename>  artifacts of an index, verified
 fetched/<sha256>/<filename>   URL inputs, verified
 models/<name>/<version>.json  registered models
 leases/<name>.lock            kernel locks: who works on what
-stat/<id>                     stat caches; disposable
+stat/<id>...                   stat caches; disposable
 work/<id>/                    where attempts execute; gone when they end
 tmp/<id>                      files and directories being written
 quarantine/<id>/              what failed verification, with reason.json
@@ -28,7 +29,7 @@ from pathlib import Path
 from repro_est.digest import BlobHash, EnvironmentKey, RunHash, Sha256, TreeHash
 
 DIRECTORIES = (
-    "blobs", "trees", "runs", "envs", "packages", "fetched", "models",
+    "blobs", "packs", "trees", "runs", "envs", "packages", "fetched", "models",
     "leases", "stat", "work", "tmp", "quarantine", "trash",
 )  # fmt: skip
 

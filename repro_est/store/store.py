@@ -13,12 +13,13 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from repro_est.digest import TreeHash
+from repro_est.digest import TreeHash, xxh3_hex
 from repro_est.errors import StoreError, VerificationError
-from repro_est.files import copy_file, fsync_directory, remove_tree, write_atomic
+from repro_est.files import copy_file, fsync_directory, remove_tree, write_atomic, write_new
 from repro_est.store.blobs import Batch, digest_file
 from repro_est.store.guard import writing
 from repro_est.store.layout import DIRECTORIES, Layout
+from repro_est.store.packs import Packs
 from repro_est.store.scratch import claimed_directory
 from repro_est.store.trees import Entry, Kind, Tree, parse_manifest
 
@@ -35,6 +36,7 @@ class Store:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+        self._packs = Packs(layout)
 
     @classmethod
     def open(cls, root: Path) -> Store:
@@ -114,9 +116,7 @@ class Store:
         except FileNotFoundError:
             if blob.exists():
                 raise
-            raise VerificationError(
-                f"blob {entry.xxh3} ({entry.path}): not in the store", hint="repro verify"
-            ) from None
+            write_new(destination, self._packed(entry), mode=mode)
         got = digest_file(destination, with_sha256=False).xxh3
         if got != entry.xxh3:
             destination.unlink()
@@ -174,7 +174,7 @@ class Store:
         try:
             os.link(self.layout.blob(entry.xxh3), path)
         except OSError as error:
-            if error.errno not in (errno.EMLINK, errno.EPERM, errno.EXDEV, errno.ENOTSUP):
+            if error.errno not in (errno.EMLINK, errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.ENOENT):
                 raise
             self.fetch_blob(entry, path, mode=0o444)
 
@@ -183,8 +183,31 @@ class Store:
         try:
             status = os.lstat(self.layout.blob(entry.xxh3))
         except OSError:
-            return False
+            self._packs.refresh()
+            packed = self._packs.find(entry.xxh3)
+            return packed is not None and packed.size == entry.size
         return stat.S_ISREG(status.st_mode) and status.st_size == entry.size
+
+    def read_blob(self, entry: Entry) -> bytes:
+        """Returns the content of a small file, checked against its digest.
+
+        Raises:
+            VerificationError: the blob is missing or was changed.
+        """
+        try:
+            data = self.layout.blob(entry.xxh3).read_bytes()
+        except FileNotFoundError:
+            data = self._packed(entry)
+        if xxh3_hex(data) != entry.xxh3:
+            raise VerificationError(f"blob {entry.xxh3} ({entry.path}): was changed", hint="repro verify --repair")
+        return data
+
+    def _packed(self, entry: Entry) -> bytes:
+        self._packs.refresh()
+        found = self._packs.find(entry.xxh3)
+        if found is None:
+            raise VerificationError(f"blob {entry.xxh3} ({entry.path}): not in the store", hint="repro verify")
+        return found.read()
 
     def discard(self, path: Path) -> None:
         """Takes a directory out of sight at once, then removes it."""

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repro_est.digest import BlobHash, RunHash, TreeHash, canonical, identify, sha256_hex
+from repro_est.digest import BlobHash, RunHash, TreeHash, canonical, identify, sha256_hex, xxh3_hex
 from repro_est.errors import ReproError
 from repro_est.files import remove_tree, sha256_file, write_atomic
 from repro_est.store.blobs import digest_file
 from repro_est.store.guard import writing
 from repro_est.store.models import Models
+from repro_est.store.packs import Packs
 from repro_est.store.runs import Result, Runs
 from repro_est.store.store import Store
 
@@ -98,6 +99,7 @@ class _Verifier:
         for name in _sharded(self._layout.directory("trees")):
             self._tree(TreeHash(name), needs_blobs=False)
         self._blobs(BlobHash(name) for name in _sharded(self._layout.directory("blobs")))
+        self._packs()
         for name in _names(self._layout.directory("runs")):
             self._run(RunHash(name))
         for kind in ("packages", "fetched"):
@@ -152,6 +154,22 @@ class _Verifier:
                 if message:
                     path = self._layout.blob(name)
                     self._found("blob", name, message, path if path.exists() else None)
+
+    def _packs(self) -> None:
+        bad: dict[Path, str] = {}
+        for name, found in Packs(self._layout).entries():
+            self._report.blobs += 1
+            self._report.size += found.size
+            try:
+                good = xxh3_hex(found.read()) == name
+            except OSError as error:
+                bad.setdefault(found.pack, f"cannot be read: {error.strerror}")
+                continue
+            if not good:
+                bad.setdefault(found.pack, f"blob {name} in it was changed")
+        for path, message in bad.items():
+            index = path.with_suffix(".index")
+            self._found("pack", path.stem, message, index)  # without its index a pack is not there
 
     def _run(self, name: RunHash) -> list[TreeHash]:
         """Checks plan and result; returns the trees the run consists of."""
