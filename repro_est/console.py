@@ -68,20 +68,14 @@ class Console:
 
 
 class Progress:
-    """A counter with a total: redrawn in place on a terminal, silent elsewhere.
-
-    Used as a context manager, so that the line is gone when the work is done.
-    """
+    """A counter with a total: redrawn in place on a terminal, silent elsewhere; `close` takes the line away."""
 
     def __init__(self, console: Console, label: str, total: int, *, unit: str = "") -> None:
         self._active = not console.quiet and sys.stderr.isatty() and total > 0
         self._label, self._total, self._unit = label, total, unit
         self._done, self._shown = 0, 0.0
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
+    def close(self) -> None:
         if self._active and self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

@@ -43,11 +43,14 @@ class Snapshot:
     """A source directory in the store.
 
     Args:
+        files, size: how many there are, and their bytes.
         warnings: sentences for a person, such as files that look like secrets.
         cached: nothing had to be read.
     """
 
     hash: TreeHash
+    files: int
+    size: int
     warnings: tuple[str, ...] = ()
     cached: bool = False
 
@@ -86,7 +89,7 @@ def snapshot(source: Path, store: Store, *, exclude: tuple[Path, ...], max_bytes
     cache = source_cache(source, store, exclude)
     known = cache.remembered()
     if known is not None and store.has_tree(known.tree):
-        return Snapshot(known.tree, known.notes, cached=True)
+        return Snapshot(known.tree, known.files, known.size, known.notes, cached=True)
     ignore = _Ledger(Ignore(source, exclude))
     found, problems = scan(source, shown=str(source), exclude=ignore.excluded)
     if problems:
@@ -97,7 +100,7 @@ def snapshot(source: Path, store: Store, *, exclude: tuple[Path, ...], max_bytes
     store.write_tree(tree)
     warnings = _secret_warnings(found, source)
     cache.remember(tree.hash, files, ignore.names, ignore.directories, warnings)
-    return Snapshot(tree.hash, warnings)
+    return Snapshot(tree.hash, len(files), tree.size, warnings)
 
 
 def list_source(source: Path, *, exclude: tuple[Path, ...]) -> Listing:

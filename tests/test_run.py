@@ -138,8 +138,12 @@ def test_get_copies_and_checks_every_byte(workshop: Workshop, tmp_path: Path) ->
     workshop.run(workshop.recipe(WRITES, estimator='arguments = ["x"]'))
     assert workshop.repro("get", "@", "outputs/model.bin", str(tmp_path / "m")).code == 0
     assert (tmp_path / "m").read_text() == "x"
-    assert workshop.repro("get", "@", "outputs/model.bin", str(tmp_path / "m")).code == 2
+    (tmp_path / "m").write_text("old")
+    assert workshop.repro("get", "@", "outputs/model.bin", str(tmp_path / "m")).code == 0
+    assert (tmp_path / "m").read_text() == "x"
     assert workshop.repro("get", "@", "outputs", str(tmp_path / "all")).code == 0
+    assert workshop.repro("get", "@", "outputs", str(tmp_path / "all")).code == 2
+    assert workshop.repro("get", "@", "outputs", str(tmp_path / "all"), "--force").code == 0
     assert sorted(os.listdir(tmp_path / "all")) == ["metrics.json", "model.bin"]
     missing = workshop.repro("get", "@", "outputs/nothing", str(tmp_path / "n"))
     assert (missing.code, "holds: metrics.json, model.bin" in missing.err) == (2, True)

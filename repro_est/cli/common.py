@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_est.cli.summary import relative
-from repro_est.console import Console
+from repro_est.console import Console, Progress, human_size
 from repro_est.files import write_all
 from repro_est.project import Project, find_project
 from repro_est.store.store import Store
@@ -71,9 +71,17 @@ class TerminalObserver:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._progress: Progress | None = None
 
     def event(self, kind: str, **facts: Any) -> None:
         console = self._console
+        if kind == "progress":
+            if self._progress is not None:
+                self._progress.advance(facts["bytes"])
+            return
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
         match kind:
             case "warning" | "quarantined":
                 console.warning(str(facts.get("message") or f"a stored result was set aside: {facts.get('reason')}"))
@@ -87,7 +95,8 @@ class TerminalObserver:
             case "waiting":
                 console.step("Waiting", f"for the same run, made by {facts['owner']}")
             case "fetching":
-                console.step("Fetching", f"{facts['count']} packages")
+                console.step("Fetching", f"{facts['count']} packages, {human_size(facts['bytes'])}")
+                self._progress = Progress(console, f"{'':>12}  fetching", facts["bytes"], unit=" bytes")
             case "building":
                 console.step("Building", f"environment {str(facts['key'])[:12]}")
             case "built":

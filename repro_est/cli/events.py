@@ -18,7 +18,8 @@ class JsonObserver:
     """Prints every event, the script's output included."""
 
     def event(self, kind: str, **facts: Any) -> None:
-        emit(kind, **facts)
+        if kind != "progress":  # one for each quarter of a megabyte: for a bar, not for a record
+            emit(kind, **facts)
 
     def output(self, stream: str, data: bytes) -> None:
         emit("output", stream=stream, text=data.decode("utf-8", "backslashreplace"))

@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="a run hash, a unique start of one, or `@`")
     parser.add_argument("path", help="what to copy: outputs, logs, or a path below them")
     parser.add_argument("destination", nargs="?", help="where to (default: the same name in the current directory)")
-    parser.add_argument("-f", "--force", action="store_true", help="replace what is there")
+    parser.add_argument("-f", "--force", action="store_true", help="replace a directory that is there")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -43,8 +43,9 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _copy(tree: Tree, destination: Path, store: Store, *, force: bool) -> None:
     """Copies beside the destination first, so that a failed check leaves what was there."""
-    if os.path.lexists(destination) and not force:
-        raise UsageError(f"{destination}: exists already", hint="--force replaces it")
+    replaces_directory = destination.is_dir() and not destination.is_symlink()
+    if replaces_directory and not force:
+        raise UsageError(f"{destination}: is a directory that exists already", hint="--force replaces it")
     if not destination.absolute().parent.is_dir():
         raise UsageError(f"{destination}: its directory does not exist")
     temporary = destination.absolute().with_name(f".{destination.name}.{os.getpid()}.part")
@@ -54,7 +55,7 @@ def _copy(tree: Tree, destination: Path, store: Store, *, force: bool) -> None:
             store.fetch_blob(entry, temporary, mode=0o755 if entry.kind == "x" else 0o644)
         else:
             store.materialise(tree, temporary)
-        if force and destination.is_dir() and not destination.is_symlink():
+        if replaces_directory:
             remove_tree(destination)
         os.replace(temporary, destination)
     finally:

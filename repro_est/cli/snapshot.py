@@ -31,7 +31,6 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list(engine.source_listing(recipe, project), console, as_json=arguments.json)
     source = engine.take_snapshot(recipe, project, store)
-    tree = store.read_tree(source.hash)
     for warning in source.warnings:
         console.warning(warning)
     if arguments.json:
@@ -39,13 +38,13 @@ def execute(arguments: argparse.Namespace) -> int:
             {
                 "source": source.hash,
                 "directory": str(recipe.estimator.source_directory),
-                "files": len(list(tree.files())),
-                "bytes": tree.size,
+                "files": source.files,
+                "bytes": source.size,
             }
         )
         return 0
     shown = shown_path(recipe.estimator.source_directory)
-    console.out(f"{source.hash}  {len(list(tree.files())):,} files, {human_size(tree.size)} of {shown}")
+    console.out(f"{source.hash}  {source.files:,} files, {human_size(source.size)} of {shown}")
     return 0
 
 

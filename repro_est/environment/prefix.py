@@ -196,13 +196,16 @@ class _Builder:
             size = sum(self._artifact(package).size or 0 for package in missing)
             self._observer.event("fetching", count=len(missing), bytes=size)
 
+        def arrived(count: int) -> None:
+            self._observer.event("progress", bytes=count)
+
         def one(package: Package) -> None:
             artifact = self._artifact(package)
             path, what = self._path(artifact), f"{package.name} {package.version}"
             if path.exists():
                 verify_file(path, artifact.sha256, what=what)
             else:
-                fetch(artifact.url, artifact.sha256, path, what=what)
+                fetch(artifact.url, artifact.sha256, path, what=what, on_bytes=arrived)
 
         with ThreadPoolExecutor(_PARALLEL_FETCHES) as pool:
             list(pool.map(one, packages))

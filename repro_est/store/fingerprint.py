@@ -29,23 +29,25 @@ def fingerprint(directory: str, ignored: frozenset[str] = frozenset()) -> tuple[
     status = os.stat(directory)
     if not stat.S_ISDIR(status.st_mode):
         return xxh3_128_hexdigest(packed(status)), 1, max(status.st_mtime_ns, status.st_ctime_ns)
-    parts: list[tuple[str, bytes]] = []
+    left_out = {os.fsencode(name) for name in ignored}
+    parts: list[bytes] = []
     newest = 0
-    with os.scandir(directory) as entries:
+    with os.scandir(os.fsencode(directory)) as entries:
         for entry in entries:
             name = entry.name
-            if name in ignored:
+            if name in left_out:
                 continue
             if entry.is_dir(follow_symlinks=False):
-                parts.append((name, b"/"))  # its own fingerprint covers what is in it
+                parts.append(name + b"\0/")  # its own fingerprint covers what is in it
                 continue
             status = entry.stat(follow_symlinks=False)
             changed, modified = status.st_ctime_ns, status.st_mtime_ns
             newest = max(newest, changed, modified)
-            parts.append((name, packed(status)))
+            parts.append(
+                name + b"\0" + _pack(status.st_dev, status.st_ino, status.st_size, modified, changed, status.st_mode)
+            )
     parts.sort()
-    data = b"".join([name.encode("utf-8", "surrogateescape") + b"\0" + signature for name, signature in parts])
-    return xxh3_128_hexdigest(data), len(parts), newest
+    return xxh3_128_hexdigest(b"".join(parts)), len(parts), newest
 
 
 def packed(status: os.stat_result) -> bytes:

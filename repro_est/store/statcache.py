@@ -34,6 +34,8 @@ class Remembered(NamedTuple):
     """The answer of a cache whose directories are all unchanged."""
 
     tree: TreeHash
+    files: int
+    size: int
     notes: tuple[str, ...]
 
 
@@ -57,7 +59,7 @@ class StatCache:
         """Returns the tree of the last walk if nothing below the root moved since, else None."""
         content = self.content()
         try:
-            answer = Remembered(TreeHash(content["tree"]), tuple(content["notes"]))
+            answer = Remembered(TreeHash(content["tree"]), content["files"], content["size"], tuple(content["notes"]))
             same = unchanged(self._root, content["directories"], content["entries"])
         except (KeyError, TypeError, AttributeError, ValueError):
             return None
@@ -112,7 +114,14 @@ class StatCache:
         )
         self._store(
             self._tree_file,
-            {"tree": tree, "entries": entries, "notes": list(notes), "directories": fingerprints},
+            {
+                "tree": tree,
+                "files": len(files),
+                "size": sum(content.size for _, content in files.values()),
+                "entries": entries,
+                "notes": list(notes),
+                "directories": fingerprints,
+            },
         )
 
     def _is_settled(self, signature: Signature) -> bool:
