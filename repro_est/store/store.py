@@ -213,6 +213,7 @@ class Store:
         """Takes a directory out of sight at once, then removes it."""
         trash = self.layout.directory("trash") / f"{path.name}-{os.urandom(4).hex()}"
         try:
+            os.chmod(path, 0o755)  # a directory is renamed only by who may write to it
             os.rename(path, trash)
         except FileNotFoundError:
             return
