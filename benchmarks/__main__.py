@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.measure import Command, interleaved, report
 from repro_est.digest import RunHash, TreeHash, identify
 from repro_est.store.index import Index
-from repro_est.store.runs import AttemptRecord, Result, Status
+from repro_est.store.records import AttemptRecord, Result, Status
 from repro_est.store.store import Store
 from repro_est.store.trees import Tree
 

@@ -11,21 +11,20 @@ Everything a person sees goes through an `Observer`; nothing here prints.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
 
-from repro_est.digest import RunHash, canonical, sha256_hex
-from repro_est.environment.key import environment_document, environment_key
-from repro_est.errors import Interrupted, LockError, ReproError, ScriptFailed, VerificationError
+from repro_est.digest import RunHash
+from repro_est.environment.key import environment_document
+from repro_est.errors import LockError, VerificationError
 from repro_est.files import write_atomic
 from repro_est.inputs import pin_inputs
 from repro_est.lock.lockfile import dumps, loads
 from repro_est.lock.satisfy import unsatisfied
 from repro_est.lock.values import Lock
+from repro_est.observer import Observer
 from repro_est.outputs import missing_outputs
 from repro_est.plan import Plan, load_plan, make_plan
 from repro_est.platforms import current_platform
@@ -33,24 +32,9 @@ from repro_est.project import CONFIG_NAME, Project
 from repro_est.recipe.values import Recipe
 from repro_est.snapshot import Listing, Snapshot, list_source, snapshot
 from repro_est.store.models import Model, Models
-from repro_est.store.runs import AttemptRecord, Result, Runs, Status
+from repro_est.store.records import Result
+from repro_est.store.runs import Runs
 from repro_est.store.store import Store
-
-if TYPE_CHECKING:
-    from repro_est.environment.prefix import Prefix
-    from repro_est.launch.process import Launch, Outcome
-    from repro_est.targets.collect import Collected
-    from repro_est.targets.stage import Workplace
-
-
-class Observer(Protocol):
-    """Whoever wants to know what happens: the terminal, a JSON stream, a test."""
-
-    def event(self, kind: str, **facts: Any) -> None:
-        """Something happened; `kind` is one of the words documented in docs/events.md."""
-
-    def output(self, stream: str, data: bytes) -> None:
-        """The script wrote `data` to `stdout` or `stderr`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +220,7 @@ def run(
     """
     if not force and commit and (result := hit(plan, store, observer)):
         return _finished(plan, result, store, cached=True)
+    from repro_est.attempt import perform_attempt
     from repro_est.store.leases import Leases
 
     waited = False
@@ -249,7 +234,7 @@ def run(
         # Whoever held the lease may just have finished this very run: then it is ours too, --force or not.
         if commit and (waited or not force) and (result := hit(plan, store, observer)):
             return _finished(plan, result, store, cached=True)
-        result = _attempt(plan, store, observer, commit=commit, source_directory=source_directory)
+        result = perform_attempt(plan, store, observer, commit=commit, source_directory=source_directory)
     return _finished(plan, result, store, cached=False, register=commit)
 
 
@@ -283,212 +268,3 @@ def _registered(plan: Plan, result: Result, store: Store) -> Iterator[Model]:
                 request.name, 0, plan.hash, request.path, tree.hash, result.finished, request.description, request.tags
             )
         )
-
-
-def _attempt(plan: Plan, store: Store, observer: Observer, *, commit: bool, source_directory: Path | None) -> Result:
-    """Executes the plan once and accepts the result if every promise was kept."""
-    from repro_est.launch.process import secret_values
-    from repro_est.store.scratch import claimed_directory
-    from repro_est.targets.facts import machine_facts
-
-    secrets = secret_values(plan.secrets)
-    runs = Runs(store.layout)
-    runs.write_plan(plan.hash, plan.to_json())
-    number, directory = runs.begin(plan.hash)
-    recorder = _Recorder(plan, runs, number, facts={"machine": machine_facts(), **_source_facts(source_directory)})
-    recorder.write(Status.RUNNING)
-    observer.event("attempt", run_hash=plan.hash, number=number, directory=str(directory))
-    with claimed_directory(store.layout, "work") as work, recorder.failing():
-        return _Execution(plan, store, observer, recorder, secrets, work, directory).perform(commit=commit)
-
-
-class _Execution:
-    """One attempt on its way through the phases; each phase is one method."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        store: Store,
-        observer: Observer,
-        recorder: _Recorder,
-        secrets: Mapping[str, str],
-        work: Path,
-        directory: Path,
-    ) -> None:
-        self.plan, self.store, self.observer, self.recorder = plan, store, observer, recorder
-        self.secrets, self.work, self.directory = secrets, work, directory
-
-    def perform(self, *, commit: bool) -> Result:
-        from repro_est.environment.prefix import realise
-        from repro_est.launch.process import run_process
-        from repro_est.targets.collect import collect
-        from repro_est.targets.local import require
-        from repro_est.targets.stage import stage
-
-        plan, store, recorder = self.plan, self.store, self.recorder
-        with recorder.phase("environment"):
-            require(use_gpu=plan.use_gpu)
-            lock = loads(plan.recorded.lock.encode(), Path(f"the lock of run {plan.hash[:12]}"))
-            prefix = realise(lock, store, self.observer)
-            recorder.add_fact("interpreter", dict(prefix.interpreter))
-        with recorder.phase("stage"):
-            place = stage(plan, store, self.work)
-        with recorder.phase("run"):
-            self.observer.event("running", entry_script=plan.entry_script, work=str(place.source))
-            outcome = run_process(self._launch(prefix, place), on_output=self.observer.output)
-            recorder.outcome(outcome)
-        with recorder.phase("collect"):
-            collected = collect(plan, store, place, self.directory, secrets=self.secrets)
-            recorder.collected(collected)
-        failure = self._failure(outcome, collected, lock)
-        if failure:
-            raise failure
-        for warning in collected.warnings:
-            self.observer.event("warning", message=warning)
-        result = Result(
-            run_hash=plan.hash,
-            attempt=recorder.number,
-            outputs=collected.outputs.hash,
-            logs=collected.logs.hash,
-            metrics=collected.metrics,
-            finished=now(),
-            environment=environment_key(plan.environment),
-            plan_sha256=sha256_hex(canonical(plan.document)),
-            platform=current_platform(),
-        )
-        recorder.write(Status.COMPLETED)
-        if commit:
-            Runs(store.layout).commit(plan.hash, result)
-        return result
-
-    def _launch(self, prefix: Prefix, place: Workplace) -> Launch:
-        from repro_est.launch.process import Launch, closed_environment
-
-        plan = self.plan
-        environment = closed_environment(
-            prefix=prefix.path,
-            home=place.home,
-            temporary=place.temporary,
-            use_gpu=plan.use_gpu,
-            declared=plan.environment_variables,
-            secrets=self.secrets,
-            facts={
-                "REPRO_RUN": plan.hash,
-                "REPRO_OUTPUTS": str(place.outputs),
-                "REPRO_LOGS": str(place.logs),
-                **{f"REPRO_INPUT_{name}": path for name, path in place.input_paths.items()},
-            },
-        )
-        return Launch(
-            command=(str(prefix.python), plan.entry_script, *plan.command_words(place.input_paths)),
-            cwd=place.source,
-            environment=environment,
-            log_directory=self.directory / "logs" / "rank-0",
-            timeout_seconds=plan.recorded.timeout_seconds,
-            read_only=place.read_only,
-            secrets=tuple(self.secrets.values()),
-        )
-
-    def _failure(self, outcome: Outcome, collected: Collected, lock: Lock) -> ReproError | None:
-        """Returns what a person should read when the attempt is no success, else None."""
-        from repro_est.launch.diagnosis import report
-
-        recorder, logs = self.recorder, self.directory / "logs"
-        if outcome.canceled:
-            recorder.verdict(Status.CANCELED, "cancelled")
-            return Interrupted(f"run {self.plan.hash[:12]}: cancelled", hint=f"repro logs {self.plan.hash[:12]}")
-        if not outcome.succeeded:
-            recorder.verdict(Status.TIMED_OUT if outcome.timed_out else Status.FAILED, outcome.words)
-            text, hint = report(outcome, logs, timeout_seconds=self.plan.recorded.timeout_seconds)
-            return ScriptFailed(f"run {self.plan.hash[:12]}, attempt {recorder.number}: {text}", hint=hint)
-        if collected.problems:
-            listed = "\n".join(f"  {problem}" for problem in collected.problems)
-            recorder.verdict(Status.FAILED, "; ".join(collected.problems))
-            return ScriptFailed(
-                f"run {self.plan.hash[:12]}, attempt {recorder.number}: the script ended with 0, but\n{listed}",
-                hint=f"partial outputs are kept in {self.directory / 'outputs'}",
-            )
-        return None
-
-
-class _Recorder:
-    """Keeps `attempt.json` true while an attempt goes through its phases."""
-
-    def __init__(self, plan: Plan, runs: Runs, number: int, *, facts: dict[str, Any]) -> None:
-        self.number = number
-        self._plan, self._runs, self._facts = plan, runs, facts
-        self._started, self._seconds = now(), dict[str, float]()
-        self._phase, self._status, self._reason = "environment", Status.FAILED, ""
-        self._exit_code: int | None = None
-        self._signal: str | None = None
-        self._outputs, self._logs = "", ""
-
-    @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Times a phase and remembers it as the one that failed if it does."""
-        self._phase = name
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self._seconds[name] = round(time.monotonic() - started, 4)
-
-    @contextlib.contextmanager
-    def failing(self) -> Iterator[None]:
-        """Writes the record of an attempt that ended in any error."""
-        try:
-            yield
-        except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            if not self._reason:
-                self._status = Status.CANCELED if interrupted else Status.FAILED
-                self._reason = "cancelled" if interrupted else getattr(error, "message", None) or repr(error)
-            with contextlib.suppress(OSError, ReproError):  # the first error is the one to tell
-                self.write(self._status)
-            raise
-
-    def verdict(self, status: Status, reason: str) -> None:
-        self._status, self._reason = status, reason
-
-    def add_fact(self, name: str, value: Any) -> None:
-        self._facts[name] = value
-
-    def outcome(self, outcome: Outcome) -> None:
-        self._exit_code, self._signal = outcome.exit_code, outcome.signal
-        self._facts["process"] = outcome.facts()
-
-    def collected(self, collected: Collected) -> None:
-        self._outputs, self._logs = collected.outputs.hash, collected.logs.hash
-
-    def write(self, status: Status) -> None:
-        record = AttemptRecord(
-            number=self.number,
-            status=status,
-            started=self._started,
-            finished="" if status is Status.RUNNING else now(),
-            exit_code=self._exit_code,
-            signal=self._signal,
-            phase=self._phase,
-            reason=self._reason,
-            outputs=self._outputs,
-            logs=self._logs,
-            facts=self._facts,
-            seconds=self._seconds,
-        )
-        self._runs.write_attempt(self._plan.hash, record)
-
-
-def now() -> str:
-    """Returns the time as RFC 3339, UTC, to the millisecond."""
-    import datetime
-
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _source_facts(source_directory: Path | None) -> dict[str, Any]:
-    if source_directory is None:
-        return {}
-    from repro_est.git import facts
-
-    found = facts(source_directory)
-    return {"git": found.to_json()} if found else {}

@@ -35,6 +35,9 @@ class Silent:
     def event(self, kind: str, **facts: Any) -> None:
         self.kinds.append(kind)
 
+    def output(self, stream: str, data: bytes) -> None:
+        """Building an environment has no output of a script."""
+
 
 def lock_of(tmp_path: Path, index: PackageIndex, *packages: str) -> Lock:
     (tmp_path / "train.py").write_text("")

@@ -21,7 +21,8 @@ from repro_est.errors import InfrastructureError, UsageError, VerificationError
 from repro_est.store.index import Index
 from repro_est.store.leases import Leases
 from repro_est.store.models import Model, Models
-from repro_est.store.runs import AttemptRecord, Result, Runs, Status
+from repro_est.store.records import AttemptRecord, Result, Status
+from repro_est.store.runs import Runs
 from repro_est.store.store import Store
 from repro_est.store.sweep import sweep
 from repro_est.store.trees import Entry, Kind, Tree

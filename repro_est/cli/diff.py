@@ -11,7 +11,8 @@ from repro_est.cli.common import add_json, number, open_store
 from repro_est.cli.why import show_differences, tree_reader
 from repro_est.console import Console
 from repro_est.explain import Difference, compare_trees, differences
-from repro_est.store.runs import Result, Runs
+from repro_est.store.records import Result
+from repro_est.store.runs import Runs
 from repro_est.store.store import Store
 
 

@@ -20,7 +20,8 @@ from repro_est.console import Console
 from repro_est.digest import RunHash
 from repro_est.errors import UsageError
 from repro_est.files import write_all
-from repro_est.store.runs import Runs, Status
+from repro_est.store.records import Status
+from repro_est.store.runs import Runs
 from repro_est.store.store import Store
 
 _POLL_SECONDS = 0.1

@@ -13,7 +13,7 @@ import argparse
 from repro_est.cli.common import add_json, metrics_line, open_store
 from repro_est.console import Console
 from repro_est.store.index import Index
-from repro_est.store.runs import Status
+from repro_est.store.records import Status
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

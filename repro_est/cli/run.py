@@ -18,8 +18,9 @@ from repro_est.cli.common import TerminalObserver, add_json, add_overrides, metr
 from repro_est.cli.recall import note_path, write_note
 from repro_est.cli.summary import summary
 from repro_est.console import Console
-from repro_est.engine import Finished, Observer, Prepared
+from repro_est.engine import Finished, Prepared
 from repro_est.errors import UsageError
+from repro_est.observer import Observer
 from repro_est.project import CONFIG_NAME, Project
 from repro_est.recipe.values import Recipe, RunInput
 from repro_est.snapshot import input_cache, source_cache

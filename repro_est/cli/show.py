@@ -17,7 +17,8 @@ from repro_est.digest import RunHash
 from repro_est.explain import leaves
 from repro_est.plan import Plan
 from repro_est.store.models import Models
-from repro_est.store.runs import AttemptRecord, Result, Runs
+from repro_est.store.records import AttemptRecord, Result
+from repro_est.store.runs import Runs
 from repro_est.store.store import Store
 
 

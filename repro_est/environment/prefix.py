@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from repro_est.digest import EnvironmentKey, Sha256, TreeHash
 from repro_est.environment.key import environment_document, environment_key
@@ -31,6 +31,7 @@ from repro_est.lock.fetch import fetch, verify_file
 from repro_est.lock.interpreters import Interpreter, find_interpreter
 from repro_est.lock.uv import readable, uv_environment, uv_path
 from repro_est.lock.values import Artifact, Lock, Package
+from repro_est.observer import Observer
 from repro_est.platforms import current_platform
 from repro_est.scan import scan
 from repro_est.store.blobs import digest_file
@@ -45,12 +46,6 @@ _RECORD = "env.json"
 _FORMAT = 1
 _EPOCH = "315532800"  # 1980-01-01, the earliest time a zip file can hold
 _PARALLEL_FETCHES = 8
-
-
-class Listener(Protocol):
-    """Whoever wants to know how the building goes."""
-
-    def event(self, kind: str, **facts: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +65,7 @@ class Prefix:
         return self.path / "bin" / "python"
 
 
-def realise(lock: Lock, store: Store, observer: Listener) -> Prefix:
+def realise(lock: Lock, store: Store, observer: Observer) -> Prefix:
     """Returns the prefix of a lock on this machine, building it when it is not there.
 
     Raises:
@@ -158,7 +153,7 @@ class _Builder:
         key: EnvironmentKey,
         interpreter: Interpreter,
         store: Store,
-        observer: Listener,
+        observer: Observer,
     ) -> None:
         self._lock, self._document, self._key = lock, document, key
         self._interpreter, self._store, self._observer = interpreter, store, observer

@@ -11,15 +11,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repro_est.digest import RunHash
 from repro_est.errors import ReproError
 from repro_est.store.layout import Layout
-from repro_est.store.runs import Result, Runs, Status
+from repro_est.store.records import Records, Result, Status
+
+if TYPE_CHECKING:
+    import sqlite3
 
 _VERSION = 1
 _BUSY_SECONDS = 10.0
@@ -68,6 +70,8 @@ class Index:
 
     def update(self, run: RunHash) -> None:
         """Reads a run from its directory into the index. A failure is no error: the next reader mends it."""
+        import sqlite3
+
         with contextlib.suppress(sqlite3.Error, OSError), self._opened(writable=True) as (connection, _):
             self._put(connection, [run])
 
@@ -127,6 +131,8 @@ class Index:
     # ---- parts
 
     def _select(self, query: str, values: list[Any]) -> list[RunRow]:
+        import sqlite3
+
         for writable in (True, False):
             try:
                 with self._opened(writable=writable) as (connection, fresh):
@@ -150,6 +156,8 @@ class Index:
     @contextlib.contextmanager
     def _opened(self, *, writable: bool) -> Iterator[tuple[sqlite3.Connection, bool]]:
         """A connection in one transaction, and whether it is empty."""
+        import sqlite3  # 5 ms, and a hit needs no list
+
         path = str(self._layout.index) if writable and os.access(self._layout.root, os.W_OK) else ":memory:"
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
@@ -217,7 +225,7 @@ class Index:
 
     def _read(self, run: RunHash) -> RunRow | None:
         """Returns what the directory of a run says, None when it is not one."""
-        runs = Runs(self._layout)
+        runs = Records(self._layout)
         try:
             recorded = runs.plan(run).get("recorded", {})
             attempts = runs.attempts(run)

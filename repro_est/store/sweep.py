@@ -16,7 +16,8 @@ from repro_est.files import remove_tree
 from repro_est.store.index import Index
 from repro_est.store.layout import Layout
 from repro_est.store.leases import Leases
-from repro_est.store.runs import Runs, Status
+from repro_est.store.records import Status
+from repro_est.store.runs import Runs
 from repro_est.store.scratch import is_abandoned
 
 

@@ -21,7 +21,8 @@ from repro_est.store.blobs import digest_file
 from repro_est.store.guard import writing
 from repro_est.store.models import Models
 from repro_est.store.packs import Packs
-from repro_est.store.runs import Result, Runs
+from repro_est.store.records import Result
+from repro_est.store.runs import Runs
 from repro_est.store.store import Store
 
 _PLAN_TAG = "repro:plan:1"

@@ -1,0 +1,215 @@
+"""The records of a run as values, and reading them: `plan.json`, `attempt.json`, `result.json`.
+
+This module owns the formats; `runs` writes them in the order that makes them trustworthy, `index` lists them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from repro_est.digest import RunHash, TreeHash
+from repro_est.errors import VerificationError
+from repro_est.store.layout import Layout
+
+RESULT_FORMAT = 1
+ATTEMPT_FORMAT = 1
+_SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class Status(StrEnum):
+    """The state of an attempt.
+
+    RUNNING becomes exactly one of the others. COMPLETED: every promise was kept. FAILED: the script or a phase before
+    it failed. TIMED_OUT: it took longer than it may. CANCELED: the user said so. LOST: the process that executed it
+    died without a word; found out later.
+    """
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELED = "canceled"
+    LOST = "lost"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self is not Status.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One execution.
+
+    Args:
+        started, finished: RFC 3339, UTC; `finished` is `""` while it runs.
+        signal: name of the signal that ended the script, `SIGKILL`, or None.
+        phase: where it is, or failed: environment, stage, run or collect.
+        reason: why it is not a success, in words.
+        outputs, logs: trees of what was kept, `""` when nothing was.
+        facts: recorded only: machine, process, git.
+        seconds: time of each phase.
+    """
+
+    number: int
+    status: Status
+    started: str
+    finished: str = ""
+    exit_code: int | None = None
+    signal: str | None = None
+    phase: str = ""
+    reason: str = ""
+    outputs: str = ""
+    logs: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": ATTEMPT_FORMAT,
+            "number": self.number,
+            "status": self.status.value,
+            "started": self.started,
+            "finished": self.finished,
+            "exit_code": self.exit_code,
+            "signal": self.signal,
+            "phase": self.phase,
+            "reason": self.reason,
+            "outputs": self.outputs,
+            "logs": self.logs,
+            "facts": dict(self.facts),
+            "seconds": dict(self.seconds),
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> AttemptRecord:
+        """Raises KeyError, TypeError or ValueError when it is not an attempt."""
+        fields = dict(content)
+        if fields.pop("format") != ATTEMPT_FORMAT:
+            raise ValueError("another format")
+        return cls(**{**fields, "status": Status(fields["status"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The commit record.
+
+    Args:
+        attempt: the accepted one.
+        outputs, logs: trees.
+        metrics: NaN and infinities allowed; the file spells them as strings.
+        environment: key of the environment.
+        plan_sha256: SHA-256 of the plan's canonical bytes, for whoever signs.
+    """
+
+    run_hash: RunHash
+    attempt: int
+    outputs: TreeHash
+    logs: TreeHash
+    metrics: Mapping[str, float]
+    finished: str
+    environment: str
+    plan_sha256: str
+    platform: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": RESULT_FORMAT,
+            "run_hash": self.run_hash,
+            "attempt": self.attempt,
+            "outputs": self.outputs,
+            "logs": self.logs,
+            "metrics": self.metrics_to_json(self.metrics),
+            "finished": self.finished,
+            "environment": self.environment,
+            "plan_sha256": self.plan_sha256,
+            "platform": self.platform,
+        }
+
+    @staticmethod
+    def metrics_to_json(metrics: Mapping[str, float]) -> dict[str, float | str]:
+        """Spells NaN and infinities as strings, which JSON has no numbers for."""
+        return {name: value if math.isfinite(value) else _spelled(value) for name, value in metrics.items()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Result:
+        """Raises KeyError, TypeError or ValueError when it is not a result."""
+        fields = dict(content)
+        if fields.pop("format") != RESULT_FORMAT:
+            raise ValueError("another format")
+        metrics = {name: float(_SPECIAL.get(value, value)) for name, value in fields.pop("metrics").items()}
+        return cls(metrics=metrics, **fields)
+
+
+class Records:
+    """Reads the records of one store's runs."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def plan(self, run: RunHash) -> dict[str, Any]:
+        """Returns the content of `plan.json`.
+
+        Raises:
+            VerificationError: missing, or not JSON.
+        """
+        return _decode(self._layout.plan(run))
+
+    def result(self, run: RunHash) -> Result | None:
+        """Returns the accepted result, None when there is none.
+
+        Raises:
+            VerificationError: `result.json` is not a result of this run.
+        """
+        path = self._layout.result(run)
+        if not path.exists():
+            return None
+        try:
+            result = Result.from_json(_decode(path))
+        except (KeyError, TypeError, ValueError) as error:
+            raise VerificationError(f"{path}: not a result: {error!r}", hint="repro verify --repair") from None
+        if result.run_hash != run:
+            raise VerificationError(f"{path}: is the result of run {result.run_hash}", hint="repro verify --repair")
+        return result
+
+    def attempts(self, run: RunHash) -> list[AttemptRecord]:
+        """Returns the attempts of a run that have a record, oldest first."""
+        try:
+            numbers = sorted(int(name) for name in os.listdir(self._layout.attempts(run)) if name.isdecimal())
+        except FileNotFoundError:
+            return []
+        found: list[AttemptRecord] = []
+        for number in numbers:
+            path = self._layout.attempt(run, number) / "attempt.json"
+            try:
+                found.append(AttemptRecord.from_json(_decode(path)))
+            except (VerificationError, KeyError, TypeError, ValueError):
+                continue  # an attempt that died before its first record
+        return found
+
+
+def encode(content: Mapping[str, Any]) -> bytes:
+    """Returns the bytes of a record file."""
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _decode(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise VerificationError(f"{path}: missing", hint="repro verify") from None
+    except (ValueError, RecursionError) as error:
+        raise VerificationError(f"{path}: not JSON: {error}", hint="repro verify") from None
+    if not isinstance(content, dict):
+        raise VerificationError(f"{path}: got a {type(content).__name__}, expected an object", hint="repro verify")
+    return content
+
+
+def _spelled(value: float) -> str:
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
