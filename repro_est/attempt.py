@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from repro_est.digest import canonical, sha256_hex
-from repro_est.environment.key import environment_key
+from repro_est.environment.key import environment_document, environment_key
 from repro_est.environment.prefix import Prefix, realise
-from repro_est.errors import Interrupted, ReproError, ScriptFailed
+from repro_est.errors import Interrupted, ReproError, ScriptFailed, VerificationError
 from repro_est.git import facts
 from repro_est.launch.diagnosis import report
 from repro_est.launch.process import Launch, Outcome, closed_environment, run_process, secret_values
 from repro_est.lock.lockfile import loads
+from repro_est.lock.values import Lock
 from repro_est.observer import Observer
 from repro_est.plan import Plan
 from repro_est.platforms import current_platform
@@ -74,11 +75,11 @@ class _Execution:
         self.secrets, self.work, self.directory = secrets, work, directory
 
     def perform(self, *, commit: bool) -> Result:
-
         plan, store, recorder = self.plan, self.store, self.recorder
         with recorder.phase("environment"):
             require(use_gpu=plan.use_gpu)
             lock = loads(plan.recorded.lock.encode(), Path(f"the lock of run {plan.hash[:12]}"))
+            self._check_environment(lock)
             prefix = realise(lock, store, self.observer)
             recorder.add_fact("interpreter", dict(prefix.interpreter))
         with recorder.phase("stage"):
@@ -111,8 +112,17 @@ class _Execution:
             Runs(store.layout).commit(plan.hash, result)
         return result
 
-    def _launch(self, prefix: Prefix, place: Workplace) -> Launch:
+    def _check_environment(self, lock: Lock) -> None:
+        """The recorded lock must be the hashed environment: a plan from disk may have been edited, or be another's."""
+        document = environment_document(lock, current_platform())
+        if document != self.plan.environment:
+            raise VerificationError(
+                f"run {self.plan.hash[:12]}: its lock is not the environment that was hashed\n"
+                f"  expected {environment_key(self.plan.environment)}, got {environment_key(document)}",
+                hint="repro verify",
+            )
 
+    def _launch(self, prefix: Prefix, place: Workplace) -> Launch:
         plan = self.plan
         environment = closed_environment(
             prefix=prefix.path,
@@ -140,7 +150,6 @@ class _Execution:
 
     def _failure(self, outcome: Outcome, collected: Collected) -> ReproError | None:
         """Returns what a person should read when the attempt is no success, else None."""
-
         recorder, logs = self.recorder, self.directory / "logs"
         if outcome.canceled:
             recorder.verdict(Status.CANCELED, "cancelled")

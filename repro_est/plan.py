@@ -250,6 +250,8 @@ def load_plan(content: Mapping[str, Any], expected: RunHash) -> Plan:
         raise VerificationError(f"run {expected}: plan.json is not a plan: {error!r}") from None
     if plan.hash != expected:
         raise VerificationError(f"run {expected}: plan.json was changed, its content is plan {plan.hash}")
+    if {item.name: item.tree for item in plan.recorded.inputs} != document.get("inputs", {}):
+        raise VerificationError(f"run {expected}: plan.json was changed, its recorded inputs are not the hashed ones")
     return plan
 
 

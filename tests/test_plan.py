@@ -167,6 +167,9 @@ def test_the_command_line_is_rendered_from_the_structure() -> None:
 def test_a_stored_plan_reads_back_and_a_changed_one_is_refused() -> None:
     content = json.loads(json.dumps(plan().to_json()))
     assert load_plan(content, plan().hash) == plan()
+    content["recorded"]["inputs"][0]["tree"] = "9" * 32
+    with pytest.raises(VerificationError, match="inputs are not the hashed ones"):
+        load_plan(content, plan().hash)
     content["plan"]["salt"] = "evil"
     with pytest.raises(VerificationError, match="was changed"):
         load_plan(content, plan().hash)

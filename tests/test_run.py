@@ -587,3 +587,11 @@ def test_a_broken_stored_result_is_set_aside_and_the_run_executed_again(workshop
     assert "set aside" in done.err
     assert "completed" in done.out
     assert workshop.repro("verify").code == 0
+
+
+def test_a_stored_plan_with_another_lock_is_not_executed(workshop: Workshop) -> None:
+    run = workshop.run(workshop.recipe(WRITES))["run_hash"]
+    path = workshop.store.layout.plan(run)
+    path.write_text(path.read_text().replace('python = \\"3.', 'python = \\"2.'))
+    done = workshop.repro("run", run, "--force")
+    assert (done.code, "is not the environment that was hashed" in done.err) == (4, True)
