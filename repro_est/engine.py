@@ -74,7 +74,6 @@ def prepare(
     observer: Observer,
     *,
     relock: bool = False,
-    as_of: str | None = None,
 ) -> Prepared:
     """Pins everything the recipe depends on and returns its plan.
 
@@ -85,7 +84,7 @@ def prepare(
         LockError: the lock is stale, or cannot be made.
         SourceError, InputError: the source or an input cannot be pinned.
     """
-    lock = locked(recipe, store, observer, relock=relock, as_of=as_of)
+    lock = locked(recipe, store, observer, relock=relock)
     source = take_snapshot(recipe, project, store)
     for warning in source.warnings:
         observer.event("warning", message=warning)
@@ -122,7 +121,7 @@ def left_out(recipe: Recipe, project: Project) -> tuple[Path, ...]:
     return (*recipe.files, recipe.lock_path, project.root / CONFIG_NAME, project.store)
 
 
-def locked(recipe: Recipe, store: Store, observer: Observer, *, relock: bool = False, as_of: str | None = None) -> Lock:
+def locked(recipe: Recipe, store: Store, observer: Observer, *, relock: bool = False) -> Lock:
     """Returns the recipe's lock, made now when there is none.
 
     Raises:
@@ -132,7 +131,7 @@ def locked(recipe: Recipe, store: Store, observer: Observer, *, relock: bool = F
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return write_lock(recipe, None, store, observer, as_of=as_of)
+        return write_lock(recipe, None, store, observer)
     lock = loads(data, path)
     reasons = unsatisfied(recipe, lock)
     if not reasons:
@@ -143,7 +142,7 @@ def locked(recipe: Recipe, store: Store, observer: Observer, *, relock: bool = F
             f"{path}: does not satisfy {recipe.path.name}\n{listed}",
             hint=f"repro lock {recipe.path}   (or `--relock` to do it as part of the run)",
         )
-    return write_lock(recipe, lock, store, observer, as_of=as_of)
+    return write_lock(recipe, lock, store, observer)
 
 
 def write_lock(

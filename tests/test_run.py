@@ -235,6 +235,16 @@ def test_a_private_copy_of_an_input_may_be_written(workshop: Workshop) -> None:
     assert (workshop.root / "data/a.csv").read_text() == "1\n"
 
 
+def test_an_output_that_is_a_link_to_an_input_does_not_share_it(workshop: Workshop) -> None:
+    data = workshop.write("data/a.csv", "1\n")
+    script = f"import os; os.link({str(data)!r}, 'outputs/linked')"  # by its own path, so that no mount is in between
+    run = workshop.run(workshop.recipe(script))
+    assert data.stat().st_mode & 0o200
+    data.write_text("2\n")
+    assert (Path(run["outputs"]) / "linked").read_text() == "1\n"
+    assert workshop.repro("verify").code == 0
+
+
 def test_an_input_that_is_a_file_keeps_its_name(workshop: Workshop) -> None:
     workshop.write("data/a.csv.gz", "1\n")
     script = "import sys; open('outputs/name', 'w').write(sys.argv[1].rsplit('/', 1)[1] + open(sys.argv[1]).read())"

@@ -169,7 +169,7 @@ class Batch:
         """Takes files that belong to `repro` itself, on the store's file system, without copying a byte.
 
         Each file gets a second name in the store and loses its write bits, so no process may have it open for
-        writing any more. Digested in parallel.
+        writing any more. One that has another name already, which may be the user's, is copied. Digested in parallel.
         """
         if sum(os.lstat(path).st_size for path in paths) < _PARALLEL_FROM:
             contents = [digest_file(path) for path in paths]
@@ -181,11 +181,18 @@ class Batch:
         with writing(self._layout.root):
             for path, content in zip(paths, contents, strict=True):
                 if not self.has(content.xxh3, content.size):
-                    staged = f"{self._directory()}/{content.xxh3}"
-                    os.link(path, staged)
-                    os.chmod(staged, 0o444)
-                    self._staged[content.xxh3] = staged
+                    self._adopt_one(path, content)
         return contents
+
+    def _adopt_one(self, path: Path, content: Content) -> None:
+        if os.lstat(path).st_nlink > 1:
+            with open(path, "rb") as file:
+                self.copy(file.fileno())
+            return
+        staged = f"{self._directory()}/{content.xxh3}"
+        os.link(path, staged)
+        os.chmod(staged, 0o444)
+        self._staged[content.xxh3] = staged
 
     def publish(self) -> None:
         """Makes everything durable, then visible."""
