@@ -76,5 +76,5 @@ def readable(text: str) -> str:
             continue
         if line.startswith("hint:"):
             break
-        lines.append(line.removeprefix("error: "))
-    return " ".join(lines)
+        lines.append(line.removeprefix("error: ").removeprefix("cause: "))
+    return " ".join(lines).replace("when resolving dependencies Because", "when resolving dependencies: because")
