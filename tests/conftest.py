@@ -14,7 +14,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
@@ -164,6 +164,13 @@ def index(tmp_path: Path) -> PackageIndex:
     return PackageIndex(tmp_path / "index")
 
 
+def missing(reason: str) -> NoReturn:
+    """Skips visibly what this machine cannot do; where the lab is required, as in CI, that is a failure."""
+    if os.environ.get("REPRO_LAB") == "required":
+        pytest.fail(f"REPRO_LAB=required, and {reason}")
+    pytest.skip(reason)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     """Mounts file systems of a few megabytes; needs root."""
@@ -173,12 +180,12 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
     def mount(size: int) -> Path:
         if os.geteuid() != 0:
-            pytest.skip("a full disk needs root, to mount a small one")
+            missing("a full disk needs root, to mount a small one")
         place = tmp_path / f"disk{len(mounted)}"
         place.mkdir()
         done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)])
         if done.returncode != 0:
-            pytest.skip("no permission to mount a small disk")
+            missing("no permission to mount a small disk")
         mounted.append(place)
         return place
 

@@ -24,7 +24,7 @@ from repro_est.platforms import current_platform
 from repro_est.recipe.load import load
 from repro_est.store.store import Store
 from repro_est.store.verify import verify
-from tests.conftest import PackageIndex, as_root
+from tests.conftest import PackageIndex, as_root, missing
 from tests.test_lock import SDIST, add_backend
 
 
@@ -216,8 +216,9 @@ def test_a_killed_builder_leaves_nothing_that_counts(lock: Lock, store: Store, t
     assert ask(prefix.path, "import app; print('ok')") == "ok"
 
 
-@pytest.mark.skipif(not as_root() or sys.platform != "linux", reason="cutting the network needs root on Linux")
 def test_an_environment_is_used_without_any_network(lock: Lock, store: Store, tmp_path: Path) -> None:
+    if not as_root() or sys.platform != "linux":
+        missing("cutting the network needs root on Linux")
     realise(lock, store, Silent())
     (tmp_path / "x.lock").write_bytes(dumps(lock))
     command = ["unshare", "-n", sys.executable, "-c", BUILDER, str(tmp_path / "x.lock"), str(store.layout.root)]

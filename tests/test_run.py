@@ -21,7 +21,7 @@ import pytest
 
 from repro_est.digest import sha256_hex
 from repro_est.store.runs import Runs
-from tests.conftest import Workshop, as_root
+from tests.conftest import Workshop, as_root, missing
 
 WRITES = "import json, sys\nopen('outputs/model.bin', 'w').write(' '.join(sys.argv[1:]))\njson.dump({'loss': 0.5}, open('outputs/metrics.json', 'w'))\nprint('trained')\n"
 
@@ -434,10 +434,10 @@ def test_a_read_only_store_still_answers(workshop: Workshop) -> None:
     workshop.run(recipe)
     cache = workshop.root / "cache"
     if not as_root():
-        pytest.skip("remounting needs root")
+        missing("remounting needs root")
     subprocess.run(["mount", "--bind", cache, cache], check=False)
     if subprocess.run(["mount", "-o", "remount,bind,ro", cache], check=False).returncode:
-        pytest.skip("no permission to remount")
+        missing("no permission to remount")
     try:
         assert workshop.run(recipe)["cached"] is True
         assert len(workshop.repro("ls", "--json").json) == 1

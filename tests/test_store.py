@@ -20,7 +20,7 @@ from repro_est.store.scratch import claimed_directory, is_abandoned
 from repro_est.store.store import Store
 from repro_est.store.trees import Entry, Kind, Tree
 from repro_est.store.verify import verify
-from tests.conftest import as_root
+from tests.conftest import as_root, missing
 from tests.faults import crash_everywhere
 
 
@@ -149,7 +149,7 @@ def test_a_read_only_store_still_reads(store: Store) -> None:
         subprocess.run(["mount", "--bind", store.layout.root, store.layout.root], check=False)
         done = subprocess.run(["mount", "-o", "remount,bind,ro", store.layout.root], check=False)
         if done.returncode:
-            pytest.skip("no permission to mount a directory read-only")
+            missing("no permission to mount a directory read-only")
     else:
         subprocess.run(["chmod", "-R", "a-w", store.layout.root], check=True)
     try:
