@@ -31,6 +31,7 @@ SMALL = 1 << 16
 """Files up to this many bytes are read with one system call."""
 _CHUNK = 1 << 20
 _PIPELINE_FROM = 8 << 20
+_PIPELINE_CHUNK = 4 << 20  # large enough that handing a chunk to the other thread costs little beside digesting it
 _SYNC_EACH_UP_TO = 32
 _PARALLEL_FROM = 32 << 20
 
@@ -83,7 +84,7 @@ def _read_overlapped(descriptor: int, hashers: Sequence[Hasher], sink: int | Non
     """Reads the next chunk in one thread while this one digests the last; both leave the interpreter lock."""
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    buffers = [memoryview(bytearray(_CHUNK)), memoryview(bytearray(_CHUNK))]
+    buffers = [memoryview(bytearray(_PIPELINE_CHUNK)) for _ in range(2)]
     length, turn = 0, 0
     with ThreadPoolExecutor(1) as reader:
         pending: Future[int] = reader.submit(os.readv, descriptor, [buffers[0]])
