@@ -152,6 +152,50 @@ def test_two_plans_have_one_hash_exactly_when_no_leaf_differs(one: dict[str, str
     assert {item.leaf for item in found} == expected
 
 
+words = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=6)
+hashed_values = st.one_of(
+    st.tuples(st.just("entry_script"), words),
+    st.tuples(st.just("arguments"), st.lists(words, max_size=3).map(tuple)),
+    st.tuples(st.just("use_gpu"), st.booleans()),
+    st.tuples(
+        st.just("script_params"),
+        st.dictionaries(words, st.lists(words, max_size=2).map(tuple), max_size=3).map(
+            lambda params: tuple(Parameter(name, values) for name, values in params.items())
+        ),
+    ),
+    st.tuples(
+        st.just("environment_variables"), st.dictionaries(words, words, max_size=2).map(lambda d: tuple(d.items()))
+    ),
+    st.tuples(st.just("salt"), words),
+    st.tuples(st.just("secrets"), st.sets(words.filter(bool), max_size=2).map(lambda names: tuple(sorted(names)))),
+)
+
+
+@given(hashed_values)
+def test_any_other_value_of_a_hashed_field_moves_the_hash(mutation: tuple[str, Any]) -> None:
+    name, value = mutation
+    if name in ("salt", "secrets"):
+        before, changed = getattr(RECIPE, name), dataclasses.replace(RECIPE, **{name: value})
+    else:
+        before, changed = getattr(RECIPE.estimator, name), estimator(**{name: value})
+    same = before == value or (name == "environment_variables" and dict(before) == dict(value))
+    assert (plan(changed).hash == plan().hash) == same
+
+
+@given(words, words, st.floats(min_value=1), st.dictionaries(words, words))
+def test_no_value_of_a_recorded_field_moves_the_hash(
+    text: str, more: str, seconds: float, tags: dict[str, str]
+) -> None:
+    changed = dataclasses.replace(
+        estimator(max_run_duration_seconds=seconds, compute_target=text),
+        description=text,
+        experiment_name=more,
+        tags=tuple(tags.items()),
+        outputs=Outputs(required=(text,), metrics=more),
+    )
+    assert plan(changed).hash == plan().hash
+
+
 def test_a_field_at_its_default_is_left_out() -> None:
     bare = make_plan(
         dataclasses.replace(RECIPE, estimator=Estimator(Path("/x"), "train.py"), secrets=()),

@@ -388,6 +388,15 @@ def test_verify_names_what_was_tampered_with_and_repair_sets_it_aside(store: Sto
     assert any(store.layout.directory("quarantine").iterdir())
 
 
+def test_a_source_that_is_not_whole_is_found_and_taken_again_after_repair(store: Store, tmp_path: Path) -> None:
+    run = finished(store)
+    source = store.read_tree(Runs(store.layout).plan(run)["plan"]["source"])
+    store.layout.blob(source.entries[0].xxh3).unlink()
+    (store.layout.directory("stat") / "x.tree").write_text("{}")
+    assert "source: 1 files are missing" in str(verify(store, repair=True).findings[0])
+    assert os.listdir(store.layout.directory("stat")) == []
+
+
 def test_verify_of_one_run_looks_at_that_run(store: Store) -> None:
     good, bad = finished(store, 1), finished(store, 2)
     store.layout.plan(bad).write_text("{}")
@@ -403,12 +412,16 @@ def test_sweep_removes_what_the_dead_left_and_nothing_of_the_living(store: Store
     (store.layout.directory("trash") / "old").mkdir()
     long_ago = time.time() - 1000
     os.utime(dead, (long_ago, long_ago))
+    part = store.layout.package("a" * 64, ".1.part")  # type: ignore[arg-type]
+    part.parent.mkdir()
+    part.write_bytes(b"x" * 500)
+    os.utime(part, (1, 1))
     fresh = store.layout.directory("work") / "2-fresh"
     fresh.mkdir()
     finished(store)
     report = sweep(store.layout)
-    assert sorted(path.name for path in report.removed) == ["1-dead", "old"]
-    assert report.size == 1000
+    assert sorted(path.name for path in report.removed) == [".1.part", "1-dead", "old"]
+    assert report.size == 1500
     assert fresh.exists()
     assert verify(store).findings == []
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from repro_est import __version__
 from repro_est.console import Console
-from repro_est.errors import ReproError
+from repro_est.errors import InfrastructureError, ReproError
 
 
 class Verb(NamedTuple):
@@ -88,7 +88,7 @@ def run_command(words: Sequence[str]) -> int:
     except BrokenPipeError:
         # The reader of a pipe went away (`repro ls | head`): not an error, and no second message at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return InfrastructureError.exit_code if words[0] == "run" else 0  # a run that nobody listens to is cancelled
     except OSError as error:
         if os.environ.get("REPRO_DEBUG"):
             raise

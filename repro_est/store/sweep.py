@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from repro_est.store.leases import Leases
 from repro_est.store.records import Status
 from repro_est.store.runs import Runs
 from repro_est.store.scratch import is_abandoned
+
+_STALE_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,13 @@ def sweep(layout: Layout) -> SweepReport:
     """Cleans the store; safe while others run."""
     removed: list[Path] = []
     size = 0
-    for path in (*_abandoned(layout, "tmp"), *_abandoned(layout, "work"), *_children(layout.directory("trash"))):
+    left = (
+        *_abandoned(layout, "tmp"),
+        *_abandoned(layout, "work"),
+        *_children(layout.directory("trash")),
+        *_parts(layout),
+    )
+    for path in left:
         size += _size(path)
         remove_tree(path)
         removed.append(path)
@@ -58,6 +67,12 @@ def _abandoned(layout: Layout, name: str) -> list[Path]:
     return [path for path in _children(layout.directory(name)) if is_abandoned(path)]
 
 
+def _parts(layout: Layout) -> list[Path]:
+    """Half-fetched files that nobody wrote to for an hour."""
+    found = [part for kind in ("packages", "fetched") for part in layout.directory(kind).glob("*/.*.part")]
+    return [part for part in found if time.time() - part.lstat().st_mtime > _STALE_SECONDS]
+
+
 def _children(directory: Path) -> list[Path]:
     try:
         return [directory / name for name in os.listdir(directory)]
@@ -66,7 +81,7 @@ def _children(directory: Path) -> list[Path]:
 
 
 def _size(path: Path) -> int:
-    total = 0
+    total = path.lstat().st_size if path.is_file() else 0
     for directory, _, names in os.walk(path):
         for name in names:
             status = os.lstat(os.path.join(directory, name))

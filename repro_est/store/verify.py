@@ -186,6 +186,7 @@ class _Verifier:
             return []
         if got != name:
             self._found("run", name, f"plan.json was changed, it is plan {got}", self._layout.plan(name))
+        self._source(name, source)
         trees = [source]
         try:
             result = runs.result(name)
@@ -195,6 +196,15 @@ class _Verifier:
         if result is not None:
             trees += self._result(name, result, content["plan"])
         return trees
+
+    def _source(self, name: RunHash, source: TreeHash) -> None:
+        try:
+            missing = [e.path for e in self._store.read_tree(source).files() if not self._store.has_blob(e)]
+        except ReproError as error:
+            self._found("run", name, f"source: {error.message}")
+            return
+        if missing:
+            self._found("run", name, f"source: {len(missing)} files are missing or of another size: {missing[0]}")
 
     def _result(self, name: RunHash, result: Result, plan: Any) -> list[TreeHash]:
         path = self._layout.result(name)
