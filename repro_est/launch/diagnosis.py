@@ -73,7 +73,7 @@ def diagnose(outcome: Outcome, stderr: Sequence[str]) -> Cause | None:
         )
     if absent := re.search(r"FileNotFoundError: .*: '([^']+)'", text):
         return Cause(
-            f"{absent.group(1)} is not there; a run sees its source and its declared inputs, nothing else",
+            f"{absent.group(1)} is not there; a run starts in a copy of its source, with its declared inputs",
             "declare it under [inputs], or check .gitignore and `repro snapshot RECIPE --list`",
         )
     if re.search(r"no CUDA-capable device|Found no NVIDIA driver|CUDA is not available", text):
