@@ -6,6 +6,7 @@ broken one is no error: then there are no facts.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from repro_est.lock.lockfile import public_url
 
 _TIMEOUT_SECONDS = 5
 _MAX_PATCH = 10 << 20
+_OF_A_HOOK = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,18 @@ def facts(directory: Path) -> GitFacts | None:
     )
 
 
+def _environment() -> dict[str, str]:
+    """Ours, less what a git hook sets: it would point every question at the repository of the hook."""
+    return {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
+
+
 def _git(directory: Path, *arguments: str) -> str | None:
     """Runs git without prompts, pagers and locks; None when it fails for any reason."""
     command = ["git", "-c", "core.fsmonitor=false", "--no-optional-locks", "-C", str(directory), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_SECONDS, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, timeout=_TIMEOUT_SECONDS, stdin=subprocess.DEVNULL, env=_environment()
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else None

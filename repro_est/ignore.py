@@ -11,14 +11,22 @@ and never, whatever the files say: version control directories, the store, `__py
 belong to runs), the recipe with its lock, and `repro.toml`. As in git, nothing below a directory that is left
 out can be taken back.
 
+An ignore file is UTF-8, and one of these files or a symlink to another one beside it; a pattern that means nothing
+to git (`!` alone) means nothing here.
+
 Unlike Azure ML, `.amlignore` adds to `.gitignore` instead of replacing it, nested `.gitignore` files count, and
 nothing is ever written into the source directory.
 """
 
 from __future__ import annotations
 
+import codecs
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from repro_est.errors import SourceError
+from repro_est.scan import printable
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
@@ -90,12 +98,46 @@ class Ignore:
 
     def _load(self, directory: str, name: str) -> _Rules | None:
         shown = f"{directory}/{name}" if directory else name
-        try:
-            text = (self._root / shown).read_text("utf-8", "surrogateescape")
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        text = _read(self._root / shown)
+        if text is None:
             return None
         from pathspec import GitIgnoreSpec  # 30 ms, and not needed while the stat cache answers
 
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip() and line[0] != "#"]
+        lines = [
+            (number, line)
+            for number, line in enumerate(text.split("\n"), 1)
+            if line.strip() and line[0] != "#" and _is_pattern(line)
+        ]
         spec = GitIgnoreSpec.from_lines([line for _, line in lines])
         return _Rules(shown, f"{directory}/" if directory else "", spec, lines)
+
+
+def _read(path: Path) -> str | None:
+    """Returns an ignore file with plain line ends, or None where there is none.
+
+    Raises:
+        SourceError: it cannot be read, or is elsewhere, where a change of it would go unnoticed.
+    """
+    try:
+        if path.is_symlink() and os.readlink(path) not in IGNORE_FILES:
+            raise SourceError(
+                f"{path}: symlink to {printable(os.readlink(path))}, expected a file (git does not follow it either)",
+                hint="replace the symlink by a copy of the file",
+            )
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
+    return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+
+
+def _is_pattern(line: str) -> bool:
+    from pathspec import GitIgnoreSpec
+    from pathspec.patterns.gitignore import GitIgnorePatternError
+
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except GitIgnorePatternError:
+        return False
+    return True

@@ -2,7 +2,8 @@
 
 Symlinks are never followed. Names are kept as bytes decoded from UTF-8; what cannot be kept faithfully on every
 machine is a problem: names that are not UTF-8, names that collide when case or Unicode form is ignored, sockets
-and devices, unreadable files, symlinks that leave the tree. All problems of a tree are found in one walk.
+and devices, unreadable files, symlinks that leave the tree, nesting without end. All problems of a tree are found in
+one walk.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ class Scanned(NamedTuple):
     size: int
     signature: Signature
 
+
+MAX_DEPTH = 256
+"""Directories inside each other; what removes and copies trees calls itself once for each."""
 
 Excluder = Callable[[str, bool], bool]
 """Given a relative path and whether it is a directory: leave it out?"""
@@ -71,6 +75,9 @@ class _Walk:
         self.problems: list[str] = []
 
     def below(self, directory: str, prefix: str) -> Iterator[Scanned]:
+        if prefix.count("/") > MAX_DEPTH:
+            self._problem(prefix[:-1], f"is nested too deeply, expected at most {MAX_DEPTH} directories")
+            return
         try:
             with os.scandir(directory) as entries:
                 listed = list(entries)

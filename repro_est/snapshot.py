@@ -192,7 +192,7 @@ class _Ledger:
             return False
         self.reasons.append((path, reason))
         if name not in IGNORE_FILES:  # one that changes may change everything, so the cache must see it
-            self.names.setdefault(parent, []).append(name)
+            self.names.setdefault(parent, []).append(f"{name}/" if is_directory else name)
         return True
 
 

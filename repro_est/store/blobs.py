@@ -103,6 +103,12 @@ def _consume(data: memoryview, hashers: Sequence[Hasher], sink: int | None) -> N
         hasher.update(data)
 
 
+def _close(file: BinaryIO) -> None:
+    """Closes a file that is not needed any more; what a full disk leaves in its buffer was reported when it was put."""
+    with contextlib.suppress(OSError):
+        file.close()
+
+
 class Batch:
     """A group of blobs written together. Use as a context manager and end with `publish`.
 
@@ -144,8 +150,8 @@ class Batch:
             return
         with writing(self._layout.root):
             if self._pack is None:
-                file = open(self._directory() / "pack", "w+b", buffering=_CHUNK)  # noqa: SIM115 -- closed by the batch
-                self._pack = self._exit.enter_context(file)
+                self._pack = open(self._directory() / "pack", "w+b", buffering=_CHUNK)  # noqa: SIM115 -- see _close
+                self._exit.callback(_close, self._pack)
             offset = self._pack.tell()
             self._pack.write(data)
         self._packed[blob] = (offset, len(data))

@@ -23,22 +23,26 @@ _pack = Struct("<6q").pack
 def fingerprint(directory: str, ignored: frozenset[str] = frozenset()) -> tuple[str, int, int]:
     """Returns the digest of the signatures in a directory (or of one file), how many there are, and the newest time.
 
+    The directory's own times count for the newest: what was made, moved or removed in it shortly before shows there
+    and nowhere else.
+
     Args:
-        ignored: names that are left out.
+        ignored: names that are left out, a directory's with a `/` behind: a file of that name is another matter.
     """
     status = os.stat(directory)
     if not stat.S_ISDIR(status.st_mode):
         return xxh3_128_hexdigest(packed(status)), 1, max(status.st_mtime_ns, status.st_ctime_ns)
     left_out = {os.fsencode(name) for name in ignored}
     parts: list[bytes] = []
-    newest = 0
+    newest = max(status.st_mtime_ns, status.st_ctime_ns)
     with os.scandir(os.fsencode(directory)) as entries:
         for entry in entries:
             name = entry.name
-            if name in left_out:
-                continue
             if entry.is_dir(follow_symlinks=False):
-                parts.append(name + b"\0/")  # its own fingerprint covers what is in it
+                if name + b"/" not in left_out:
+                    parts.append(name + b"\0/")  # its own fingerprint covers what is in it
+                continue
+            if name in left_out:
                 continue
             status = entry.stat(follow_symlinks=False)
             changed, modified = status.st_ctime_ns, status.st_mtime_ns

@@ -112,5 +112,6 @@ class Packs:
         for name in sorted(os.listdir(self._directory)) if stamp else ():
             if name.endswith(".index") and not name.startswith("."):
                 data = (self._directory / name).read_bytes()
-                if data.startswith(_HEADER) and xxh3_hex(data) == name.removesuffix(".index"):
-                    self._indexes.append(_Index((self._directory / name).with_suffix(".pack"), data[len(_HEADER) :]))
+                pack = (self._directory / name).with_suffix(".pack")
+                if data.startswith(_HEADER) and xxh3_hex(data) == name.removesuffix(".index") and pack.exists():
+                    self._indexes.append(_Index(pack, data[len(_HEADER) :]))

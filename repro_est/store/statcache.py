@@ -7,7 +7,8 @@ One cache belongs to one directory and one set of rules. It has two files, both 
     stat/<id>.files     per file, its signature and digests: what the next walk need not read again
 
 Git's racy rule (git's Documentation/technical/racy-git.txt): a file that was written less than two seconds before
-the walk began may be written again within the same timestamp, so it is not remembered, nor is its directory.
+the walk began may be written again within the same timestamp, so it is not remembered, nor is its directory. The
+same goes for a directory in which something was made, moved or removed that recently.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from repro_est.store.blobs import Content
 from repro_est.store.fingerprint import RACY_NS, fingerprint, join, unchanged
 from repro_est.store.layout import Layout
 
-_FORMAT = 1
+_FORMAT = 2
 
 Signature = tuple[int, int, int, int, int, int]
 
@@ -61,7 +62,7 @@ class StatCache:
         try:
             answer = Remembered(TreeHash(content["tree"]), content["files"], content["size"], tuple(content["notes"]))
             same = unchanged(self._root, content["directories"], content["entries"])
-        except (KeyError, TypeError, AttributeError, ValueError):
+        except (KeyError, TypeError, AttributeError, ValueError, OSError):
             return None
         return answer if same else None
 
@@ -92,7 +93,7 @@ class StatCache:
 
         Args:
             files: every file with the signature it had when it was read.
-            ignored: names left out, by directory.
+            ignored: names left out, by directory; as `fingerprint` takes them.
             directories: relative path of every directory, `""` for the root.
         """
         trusted = {path: item for path, item in files.items() if self._is_settled(item[0])}
@@ -100,7 +101,10 @@ class StatCache:
         entries = 0
         for directory in directories:
             names = frozenset(ignored.get(directory, ()))
-            digest, count, newest = fingerprint(join(self._root, directory), names)
+            try:
+                digest, count, newest = fingerprint(join(self._root, directory), names)
+            except OSError:  # removed since the walk: the next one will see
+                digest, count, newest = "", 0, 0
             entries += count
             settled = newest < self.started_ns - RACY_NS
             fingerprints[directory] = (digest if settled else "", sorted(names))

@@ -7,6 +7,7 @@ writable inode with a blob. It knows bytes and hashes, nothing of recipes or run
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -206,8 +207,17 @@ class Store:
         self._packs.refresh()
         found = self._packs.find(entry.xxh3)
         if found is None:
-            raise VerificationError(f"blob {entry.xxh3} ({entry.path}): not in the store", hint="repro verify")
+            self.forget_stats()
+            raise VerificationError(
+                f"blob {entry.xxh3} ({entry.path}): not in the store",
+                hint="run the same command again, which reads the source anew; else `repro verify`",
+            )
         return found.read()
+
+    def forget_stats(self) -> None:
+        """Drops every stat cache: one may answer with a tree whose blobs are not all here, for ever."""
+        with contextlib.suppress(OSError):  # a read-only store keeps them, and cannot take the blobs either
+            remove_tree(self.layout.directory("stat"))
 
     def discard(self, path: Path) -> None:
         """Takes a directory out of sight at once, then removes it."""
