@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -442,3 +443,92 @@ def test_an_attempt_record_reads_back(store: Store) -> None:
     )
     Runs(store.layout).write_attempt(run, record)
     assert Runs(store.layout).attempts(run) == [record]
+
+
+def test_an_attempt_killed_beside_a_result_is_found_lost_and_the_result_stays(store: Store) -> None:
+    run = finished(store, loss=1.0)
+    number, _ = Runs(store.layout).begin(run)
+    Runs(store.layout).write_attempt(run, attempt(number, Status.RUNNING))
+    sweep(store.layout)
+    assert [record.status for record in Runs(store.layout).attempts(run)] == [Status.COMPLETED, Status.LOST]
+    assert Index(store.layout).rows()[0].status is Status.COMPLETED
+
+
+def test_an_attempt_killed_before_its_first_record_is_found_lost(store: Store) -> None:
+    begin(store)
+    sweep(store.layout)
+    assert [row.status for row in Index(store.layout).rows()] == [Status.LOST]
+
+
+def test_an_owner_that_finishes_while_the_sweep_looks_is_not_lost(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, number = begin(store)
+    Runs(store.layout).write_attempt(run, attempt(number, Status.RUNNING))
+    is_held = Leases.is_held
+
+    def end_first(self: Leases, name: str) -> bool:
+        Runs(store.layout).write_attempt(run, attempt(number, Status.COMPLETED))
+        return is_held(self, name)
+
+    monkeypatch.setattr(Leases, "is_held", end_first)
+    assert sweep(store.layout).lost == ()
+    assert [record.status for record in Runs(store.layout).attempts(run)] == [Status.COMPLETED]
+
+
+def test_a_commit_the_index_did_not_hear_of_is_listed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, number = begin(store)
+    Runs(store.layout).write_attempt(run, attempt(number, Status.COMPLETED))
+    with monkeypatch.context() as deaf:
+        deaf.setattr(Index, "update", lambda self, run: None)
+        commit(store, run, number, loss=1.0)
+    assert dict(Index(store.layout).rows()[0].metrics) == {"loss": 1.0}
+    assert [row.run_hash for row in Index(store.layout).rows(sort="loss")] == [run]
+
+
+def test_a_run_that_another_machine_is_still_writing_is_listed_when_it_is_whole(store: Store, tmp_path: Path) -> None:
+    other = Store.open(tmp_path / "other")
+    run = finished(other)
+    store.layout.run(run).mkdir()
+    assert Index(store.layout).rows() == []
+    shutil.copytree(other.layout.run(run), store.layout.run(run), symlinks=True, dirs_exist_ok=True)
+    assert [row.run_hash for row in Index(store.layout).rows()] == [run]
+
+
+ODD: list[Any] = [None, 1, "x", "../../etc", [], {}, {"a": None}, {"a": "x"}, True]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_records_with_odd_types_are_refused_without_a_traceback(store: Store, odd: Any) -> None:
+    run = finished(store)
+    for path in (store.layout.attempt(run, 1) / "attempt.json", store.layout.result(run), store.layout.plan(run)):
+        good = path.read_text()
+        for key in json.loads(good):
+            path.write_text(json.dumps({**json.loads(good), key: odd}))
+            Index(store.layout).update(run)
+            for row in Index(store.layout).rows():
+                row.to_json()
+            for record in Runs(store.layout).attempts(run):
+                record.to_json()
+            verify(store)
+            Index(store.layout).rows(tag="a=1")
+        path.write_text(good)
+    assert verify(store).findings == []
+
+
+def test_what_is_no_run_in_runs_is_named_and_not_listed(store: Store) -> None:
+    run = finished(store)
+    (store.layout.directory("runs") / ".DS_Store").write_text("")
+    (store.layout.directory("runs") / "notes").mkdir()
+    assert [row.run_hash for row in Index(store.layout).rows()] == [run]
+    assert [str(finding) for finding in verify(store).findings] == [
+        "run notes: is no run, expected only run hashes here"
+    ]
+
+
+def test_a_repaired_run_is_listed_without_its_result(store: Store) -> None:
+    run = finished(store, loss=1.0)
+    path = store.layout.result(run)
+    path.write_text(path.read_text().replace('plan_sha256": "', 'plan_sha256": "0'))
+    verify(store, repair=True)
+    assert [dict(row.metrics) for row in Index(store.layout).rows()] == [{}]

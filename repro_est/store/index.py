@@ -2,7 +2,7 @@
 
 It knows nothing the run directories do not say. A missing, foreign or broken index is made anew; runs that came in
 by another way (another machine on a shared disk, an older version) are noticed by the time stamp of `runs/` and
-added; runs that were not over when they were indexed are read again when they are shown. A store that cannot be
+added; runs in which an attempt was not settled when they were indexed are read again when they are shown. A store that cannot be
 written is listed from an index in memory.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,24 +24,33 @@ from repro_est.store.records import Records, Result, Status
 if TYPE_CHECKING:
     import sqlite3
 
-_VERSION = 1
+_VERSION = 2
 _BUSY_SECONDS = 10.0
+_RUN = re.compile("[0-9a-f]{32}")
 _SCHEMA = """
 CREATE TABLE runs (
-    hash TEXT PRIMARY KEY, name TEXT, status TEXT, started TEXT, finished TEXT, tags TEXT, metrics TEXT
+    hash TEXT PRIMARY KEY, name TEXT, status TEXT, started TEXT, finished TEXT, tags TEXT, metrics TEXT, open INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX runs_by_time ON runs (started DESC, hash);
 CREATE INDEX runs_by_name ON runs (name, started DESC);
 CREATE INDEX runs_by_status ON runs (status, started DESC);
 CREATE TABLE metrics (name TEXT, value REAL, hash TEXT, PRIMARY KEY (name, value, hash)) WITHOUT ROWID;
 CREATE INDEX metrics_by_run ON metrics (hash);
+CREATE INDEX runs_open ON runs (open) WHERE open;
+CREATE TABLE tags (key TEXT, value TEXT, hash TEXT, PRIMARY KEY (key, value, hash)) WITHOUT ROWID;
+CREATE INDEX tags_by_run ON tags (hash);
 CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 """
 
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One line of a listing. `started` is when the accepted attempt began, or the last one while there is none."""
+    """One line of a listing.
+
+    Args:
+        started: when the accepted attempt began, or the last one while there is none.
+        is_open: some attempt is not settled: it runs, has no record yet, or was completed and not committed.
+    """
 
     run_hash: RunHash
     name: str
@@ -49,6 +59,7 @@ class RunRow:
     finished: str
     tags: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    is_open: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -103,8 +114,8 @@ class Index:
             values.append(status.value)
         if tag is not None:
             key, equals, wanted = tag.partition("=")
-            matching = "SELECT 1 FROM json_each(runs.tags) WHERE json_each.key = ?"
-            where.append(f"EXISTS ({matching} AND json_each.value = ?)" if equals else f"EXISTS ({matching})")
+            matching = "runs.hash IN (SELECT hash FROM tags WHERE key = ?"
+            where.append(f"{matching} AND value = ?)" if equals else f"{matching})")
             values += [key, wanted] if equals else [key]
         source, order = "runs", "runs.started ASC" if reverse else "runs.started DESC"
         if sort is not None:
@@ -122,6 +133,10 @@ class Index:
         query = "SELECT * FROM runs WHERE hash >= ? AND hash < ? ORDER BY hash LIMIT ?"
         return self._select(query, [prefix, prefix + "g", limit])  # `g` follows every hex digit
 
+    def unsettled(self) -> list[RunRow]:
+        """Returns the runs with an attempt that is not settled."""
+        return self._select("SELECT * FROM runs WHERE open AND ? ORDER BY hash", [1])
+
     def rebuild(self) -> None:
         """Makes the index anew from the run directories."""
         for suffix in ("", "-journal", "-wal", "-shm"):
@@ -138,7 +153,7 @@ class Index:
                 with self._opened(writable=writable) as (connection, fresh):
                     self._catch_up(connection, fresh=fresh)
                     rows = [_row(item) for item in connection.execute(query, values)]
-                    moving = [row.run_hash for row in rows if not row.status.is_terminal]
+                    moving = [row.run_hash for row in rows if row.is_open]
                     if moving:
                         self._put(connection, moving)
                         rows = [_row(item) for item in connection.execute(query, values)]
@@ -191,17 +206,21 @@ class Index:
         known = connection.execute("SELECT value FROM facts WHERE key = 'runs_mtime_ns'").fetchone()
         if not fresh and known is not None and known[0] == stamp:
             return
-        names = set(os.listdir(directory)) if stamp != "none" else set()
+        names = {name for name in os.listdir(directory) if _RUN.fullmatch(name)} if stamp != "none" else set()
         indexed = {name for (name,) in connection.execute("SELECT hash FROM runs")}
-        self._put(connection, sorted(RunHash(name) for name in names - indexed))
+        new = sorted(RunHash(name) for name in names - indexed)
+        if self._put(connection, new) < len(new):
+            stamp = "a directory without its plan, which another machine may be writing"
         connection.execute("BEGIN IMMEDIATE")
         gone = [(name,) for name in indexed - names]
         connection.executemany("DELETE FROM runs WHERE hash = ?", gone)
         connection.executemany("DELETE FROM metrics WHERE hash = ?", gone)
+        connection.executemany("DELETE FROM tags WHERE hash = ?", gone)
         connection.execute("INSERT OR REPLACE INTO facts VALUES ('runs_mtime_ns', ?)", (stamp,))
         connection.execute("COMMIT")
 
-    def _put(self, connection: sqlite3.Connection, runs: Iterable[RunHash]) -> None:
+    def _put(self, connection: sqlite3.Connection, runs: Iterable[RunHash]) -> int:
+        """Reads runs from their directories into the index; returns how many are runs."""
         rows = [row for run in runs if (row := self._read(run)) is not None]
         connection.execute("BEGIN IMMEDIATE")
         for row in rows:
@@ -214,21 +233,27 @@ class Index:
                 row.finished,
                 json.dumps(dict(row.tags)),
                 metrics,
+                row.is_open,
             )
-            connection.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", values)
-            connection.execute("DELETE FROM metrics WHERE hash = ?", (row.run_hash,))
+            connection.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+            for table in ("metrics", "tags"):
+                connection.execute(f"DELETE FROM {table} WHERE hash = ?", (row.run_hash,))  # noqa: S608 -- constants
+            connection.executemany(
+                "INSERT INTO tags VALUES (?, ?, ?)", [(key, value, row.run_hash) for key, value in row.tags.items()]
+            )
             connection.executemany(
                 "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
                 [(name, value, row.run_hash) for name, value in row.metrics.items() if value == value],
             )
         connection.execute("COMMIT")
+        return len(rows)
 
     def _read(self, run: RunHash) -> RunRow | None:
         """Returns what the directory of a run says, None when it is not one."""
         runs = Records(self._layout)
         try:
             recorded = runs.plan(run).get("recorded", {})
-            attempts = runs.attempts(run)
+            attempts, claimed = runs.attempts(run), runs.numbers(run)
         except (ReproError, OSError):
             return None
         try:
@@ -241,18 +266,24 @@ class Index:
             attempts[-1] if attempts else None
         )
         status = Status.COMPLETED if result else (last.status if last else Status.RUNNING)
+        uncommitted = result is None and last is not None and last.status is Status.COMPLETED
+        tags = recorded.get("tags")
         return RunRow(
             run_hash=run,
             name=str(recorded.get("name", "")),
             status=status,
             started=last.started if last else "",
             finished=result.finished if result else (last.finished if last else ""),
-            tags=recorded.get("tags") or {},
+            tags={str(key): str(value) for key, value in tags.items()} if isinstance(tags, dict) else {},
             metrics=result.metrics if result else {},
+            is_open=uncommitted
+            or not attempts
+            or len(attempts) < len(claimed)
+            or any(not item.status.is_terminal for item in attempts),
         )
 
 
 def _row(item: tuple[Any, ...]) -> RunRow:
-    run, name, status, started, finished, tags, metrics = item
+    run, name, status, started, finished, tags, metrics, is_open = item
     values = {key: float(value) for key, value in json.loads(metrics).items()}
-    return RunRow(RunHash(run), name, Status(status), started, finished, json.loads(tags), values)
+    return RunRow(RunHash(run), name, Status(status), started, finished, json.loads(tags), values, bool(is_open))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,6 +21,32 @@ from repro_est.store.layout import Layout
 
 RESULT_FORMAT = 1
 ATTEMPT_FORMAT = 1
+_OPTIONAL = (str, type(None))
+_ATTEMPT_TYPES: Mapping[str, Any] = {
+    "number": int,
+    "status": str,
+    "started": str,
+    "finished": str,
+    "exit_code": (int, type(None)),
+    "signal": _OPTIONAL,
+    "phase": str,
+    "reason": str,
+    "outputs": str,
+    "logs": str,
+    "facts": dict,
+    "seconds": dict,
+}
+_RESULT_TYPES: Mapping[str, Any] = {
+    "run_hash": str,
+    "attempt": int,
+    "outputs": str,
+    "logs": str,
+    "metrics": dict,
+    "finished": str,
+    "environment": str,
+    "plan_sha256": str,
+    "platform": str,
+}
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -90,9 +117,7 @@ class AttemptRecord:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> AttemptRecord:
         """Raises KeyError, TypeError or ValueError when it is not an attempt."""
-        fields = dict(content)
-        if fields.pop("format") != ATTEMPT_FORMAT:
-            raise ValueError("another format")
+        fields = _typed(content, ATTEMPT_FORMAT, _ATTEMPT_TYPES)
         return cls(**{**fields, "status": Status(fields["status"])})
 
 
@@ -140,9 +165,10 @@ class Result:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Result:
         """Raises KeyError, TypeError or ValueError when it is not a result."""
-        fields = dict(content)
-        if fields.pop("format") != RESULT_FORMAT:
-            raise ValueError("another format")
+        fields = _typed(content, RESULT_FORMAT, _RESULT_TYPES)
+        for name in ("outputs", "logs"):
+            if not re.fullmatch("[0-9a-f]{32}", fields[name]):
+                raise ValueError(f"{name}: got {fields[name]!r}, expected the hash of a tree")
         metrics = {name: float(_SPECIAL.get(value, value)) for name, value in fields.pop("metrics").items()}
         return cls(metrics=metrics, **fields)
 
@@ -180,18 +206,21 @@ class Records:
 
     def attempts(self, run: RunHash) -> list[AttemptRecord]:
         """Returns the attempts of a run that have a record, oldest first."""
-        try:
-            numbers = sorted(int(name) for name in os.listdir(self._layout.attempts(run)) if name.isdecimal())
-        except FileNotFoundError:
-            return []
         found: list[AttemptRecord] = []
-        for number in numbers:
+        for number in self.numbers(run):
             path = self._layout.attempt(run, number) / "attempt.json"
             try:
                 found.append(AttemptRecord.from_json(_decode(path)))
             except (VerificationError, KeyError, TypeError, ValueError):
                 continue  # an attempt that died before its first record
         return found
+
+    def numbers(self, run: RunHash) -> list[int]:
+        """Returns the attempts that were claimed, with a record or without, oldest first."""
+        try:
+            return sorted(int(name) for name in os.listdir(self._layout.attempts(run)) if name.isdecimal())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
 
 def encode(content: Mapping[str, Any]) -> bytes:
@@ -209,6 +238,23 @@ def _decode(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise VerificationError(f"{path}: got a {type(content).__name__}, expected an object", hint="repro verify")
     return content
+
+
+def _typed(content: Mapping[str, Any], version: int, types: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a record, each of the type it must have.
+
+    Raises:
+        ValueError: another format, a field that is missing, unknown or of another type.
+    """
+    fields = dict(content)
+    if fields.pop("format", None) != version:
+        raise ValueError("another format")
+    if fields.keys() != types.keys():
+        raise ValueError(f"got the fields {sorted(fields)}, expected {sorted(types)}")
+    for name, expected in types.items():
+        if not isinstance(fields[name], expected) or isinstance(fields[name], bool):
+            raise ValueError(f"{name}: got {fields[name]!r}")
+    return fields
 
 
 def _spelled(value: float) -> str:

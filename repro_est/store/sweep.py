@@ -10,6 +10,7 @@ import dataclasses
 import os
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from repro_est.digest import RunHash
@@ -17,7 +18,7 @@ from repro_est.files import remove_tree
 from repro_est.store.index import Index
 from repro_est.store.layout import Layout
 from repro_est.store.leases import Leases
-from repro_est.store.records import Status
+from repro_est.store.records import AttemptRecord, Status
 from repro_est.store.runs import Runs
 from repro_est.store.scratch import is_abandoned
 
@@ -51,16 +52,38 @@ def sweep(layout: Layout) -> SweepReport:
 
 
 def mark_lost(layout: Layout) -> list[RunHash]:
-    """Rewrites attempts that are RUNNING though nobody executes them as LOST; returns their runs."""
+    """Rewrites attempts that are RUNNING though nobody executes them as LOST; returns their runs.
+
+    Whoever executes a run holds its lease until its attempt is settled. So an attempt that was there before the lease
+    was seen free, and is still not settled after, has nobody.
+    """
     runs, leases = Runs(layout), Leases(layout)
     lost: list[RunHash] = []
-    for row in Index(layout).rows(status=Status.RUNNING):
-        for attempt in runs.attempts(row.run_hash):
-            if attempt.status is Status.RUNNING and not leases.is_held(f"run-{row.run_hash}"):
+    for row in Index(layout).unsettled():
+        before = set(runs.numbers(row.run_hash))
+        if leases.is_held(f"run-{row.run_hash}"):
+            continue
+        _remove_parts(layout.run(row.run_hash))
+        after = {record.number: record for record in runs.attempts(row.run_hash)}
+        for number in sorted(before):
+            record = after.get(number) or _unrecorded(layout, row.run_hash, number)
+            if record.status is Status.RUNNING:
                 reason = "the process that executed it died"
-                runs.write_attempt(row.run_hash, dataclasses.replace(attempt, status=Status.LOST, reason=reason))
+                runs.write_attempt(row.run_hash, dataclasses.replace(record, status=Status.LOST, reason=reason))
                 lost.append(row.run_hash)
     return lost
+
+
+def _unrecorded(layout: Layout, run: RunHash, number: int) -> AttemptRecord:
+    """An attempt that died between its claim and its first record, or whose record cannot be read."""
+    made = datetime.fromtimestamp(layout.attempt(run, number).stat().st_mtime, UTC)
+    return AttemptRecord(number, Status.RUNNING, made.strftime("%Y-%m-%dT%H:%M:%S.000Z"))
+
+
+def _remove_parts(directory: Path) -> None:
+    """Removes what a commit that was cut short wrote under a temporary name."""
+    for path in (*directory.glob(".*.tmp"), *directory.glob("attempts/*/.*.tmp")):
+        path.unlink(missing_ok=True)
 
 
 def _abandoned(layout: Layout, name: str) -> list[Path]:

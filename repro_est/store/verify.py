@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from repro_est.errors import ReproError
 from repro_est.files import remove_tree, sha256_file, write_atomic
 from repro_est.store.blobs import digest_file
 from repro_est.store.guard import writing
+from repro_est.store.index import Index
 from repro_est.store.models import Models
 from repro_est.store.packs import Packs
 from repro_est.store.records import Result
@@ -26,6 +28,7 @@ from repro_est.store.runs import Runs
 from repro_est.store.store import Store
 
 _PLAN_TAG = "repro:plan:1"
+_RUN = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,10 @@ class _Verifier:
         self._blobs(BlobHash(name) for name in _sharded(self._layout.directory("blobs")))
         self._packs()
         for name in _names(self._layout.directory("runs")):
-            self._run(RunHash(name))
+            if _RUN.fullmatch(name):
+                self._run(RunHash(name))
+            elif not name.startswith("."):
+                self._found("run", name, "is no run, expected only run hashes here")
         for kind in ("packages", "fetched"):
             self._artifacts(kind)
         for name in _names(self._layout.directory("envs")):
@@ -278,6 +284,8 @@ def _set_aside(store: Store, findings: Sequence[Finding]) -> None:
             if finding.path.is_dir():
                 os.chmod(finding.path, 0o755)
             os.rename(finding.path, place / finding.path.name)
+        if finding.kind == "run":
+            Index(store.layout).update(RunHash(finding.name))
     remove_tree(store.layout.directory("stat"))  # they may remember a tree whose blobs are gone now
     store.layout.directory("stat").mkdir(exist_ok=True)
 
