@@ -2,8 +2,8 @@
 
 It knows nothing the run directories do not say. A missing, foreign or broken index is made anew; runs that came in
 by another way (another machine on a shared disk, an older version) are noticed by the time stamp of `runs/` and
-added; runs in which an attempt was not settled when they were indexed are read again when they are shown. A store that cannot be
-written is listed from an index in memory.
+added; runs in which an attempt was not settled when they were indexed are read again when they are shown. A store
+that cannot be written is listed from an index in memory.
 """
 
 from __future__ import annotations
