@@ -8,7 +8,7 @@ RECIPE ?= recipes/digits.toml
 WORKERS ?= 2
 
 .DEFAULT_GOAL := setup
-.PHONY: setup demo test check format bench lock gc run relock help clean
+.PHONY: setup demo test check format bench lock gc run relock help clean lab-up lab-down
 
 setup: .venv/.ready  ## set up .venv, with .venv/bin/repro
 
@@ -56,8 +56,14 @@ relock: setup  ## pin the development dependencies anew
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --no-header --group dev pyproject.toml --output-file requirements-dev.lock
 
+lab-up: setup  ## make what the tests and recipes/conda-digits.toml use: a small conda channel in .lab/
+	@test -e .lab/channel/noarch/repodata.json || $(BIN)/python -m tests.lab.channel .lab/channel "scikit-learn>=1.5"
+
+lab-down:  ## remove it
+	rm -rf .lab
+
 clean:  ## remove .venv and caches of tools, not the store
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | sort
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | sort

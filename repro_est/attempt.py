@@ -78,7 +78,7 @@ class _Execution:
         plan, store, recorder = self.plan, self.store, self.recorder
         with recorder.phase("environment"):
             require(use_gpu=plan.use_gpu)
-            lock = loads(plan.recorded.lock.encode(), Path(f"the lock of run {plan.hash[:12]}"))
+            lock = self._lock()
             self._check_environment(lock)
             prefix = realise(lock, store, self.observer)
             recorder.add_fact("interpreter", dict(prefix.interpreter))
@@ -111,6 +111,11 @@ class _Execution:
         if commit:
             Runs(store.layout).commit(plan.hash, result)
         return result
+
+    def _lock(self) -> Lock:
+        recorded = self.plan.recorded
+        path = Path(f"the lock of run {self.plan.hash[:12]}")
+        return loads(recorded.lock.encode(), path, lambda _: recorded.conda_lock.encode())
 
     def _check_environment(self, lock: Lock) -> None:
         """The recorded lock must be the hashed environment: a plan from disk may have been edited, or be another's."""

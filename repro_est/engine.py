@@ -95,6 +95,7 @@ def prepare(
         source=source.hash,
         inputs=inputs,
         lock=dumps(lock).decode(),
+        conda_lock=lock.conda.text if lock.conda else "",
     )
     observer.event("planned", run_hash=plan.hash, name=recipe.name, source=source.hash)
     return Prepared(plan, recipe, source, lock)
@@ -118,7 +119,7 @@ def source_listing(recipe: Recipe, project: Project) -> Listing:
 
 def left_out(recipe: Recipe, project: Project) -> tuple[Path, ...]:
     """The files that only tell `repro` what to do, and the store: never part of a snapshot."""
-    return (*recipe.files, recipe.lock_path, project.root / CONFIG_NAME, project.store)
+    return (*recipe.files, recipe.lock_path, recipe.conda_lock_path, project.root / CONFIG_NAME, project.store)
 
 
 def locked(recipe: Recipe, store: Store, observer: Observer, *, relock: bool = False) -> Lock:
@@ -153,6 +154,7 @@ def write_lock(
     *,
     update: tuple[str, ...] = (),
     as_of: str | None = None,
+    conda: Path | None = None,
 ) -> Lock:
     """Resolves the recipe and writes its lock.
 
@@ -160,21 +162,31 @@ def write_lock(
         previous: the lock so far; its versions are kept where they still fit.
         update: packages to bring up to date.
         as_of: nothing newer than this date is taken.
+        conda: a conda program that solves conda packages in place of rattler.
     """
     from repro_est.lock.resolve import resolve
     from repro_est.targets.stage import lock_url_inputs
 
     observer.event("locking", recipe=str(recipe.path))
     started = time.monotonic()
-    lock = resolve(recipe, previous=previous, update=update, as_of=as_of)
+    lock = resolve(
+        recipe,
+        previous=previous,
+        update=update,
+        as_of=as_of,
+        conda=conda,
+        on_warning=lambda message: observer.event("warning", message=message),
+    )
     lock = lock_url_inputs(recipe, lock, store)
     data = dumps(lock)
+    if lock.conda is not None and recipe.environment.conda_lock_file is None:
+        write_atomic(recipe.conda_lock_path, lock.conda.text.encode())
     if not recipe.lock_path.exists() or recipe.lock_path.read_bytes() != data:
         write_atomic(recipe.lock_path, data)
     observer.event(
         "locked",
         lock=str(recipe.lock_path),
-        packages=len(lock.packages),
+        packages=len(lock.packages) + len({item.name for item in lock.conda.packages} if lock.conda else ()),
         python=lock.python,
         seconds=time.monotonic() - started,
     )

@@ -152,9 +152,11 @@ def _parameter_leaves(parameters: Sequence[Any]) -> dict[str, str]:
 
 def _environment_leaves(environment: Mapping[str, Any]) -> dict[str, str]:
     flat = {
-        f"environment.{key}": _scalar(value) for key, value in environment.items() if key not in ("packages", "build")
+        f"environment.{key}": _scalar(value)
+        for key, value in environment.items()
+        if key not in ("packages", "build", "conda")
     }
-    for section in ("packages", "build"):
+    for section in ("packages", "build", "conda"):
         for name, *facts in environment.get(section, ()):
             leaf = f"environment.{section}.{name}"
             text = " ".join(str(fact)[:64] for fact in facts)

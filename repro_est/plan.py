@@ -19,7 +19,7 @@ The document, format 1 (`?` may be absent):
     script_params?          [[name, [word, ...]], ...] in order; a word is a string or {"input": NAME}
     arguments?              [word, ...]
     source                  tree hash
-    environment             {python, platform, packages: [...]}, see `environment.key`
+    environment             {python, platform, packages: [...], ...}, see `environment.key`
     inputs?                 {NAME: tree hash}
     environment_variables?  {NAME: value}
     secrets?                [NAME, ...] sorted; never a value
@@ -78,6 +78,7 @@ class Recorded:
         name: the recipe's short name, for listings.
         recipe: path of the recipe file.
         lock: the lock file's text: where the artifacts of the environment can be had.
+        conda_lock: text of the conda-lock file it names, `""` for none.
         required: outputs that must exist, globs allowed.
         metrics: path of the metrics file.
         timeout_seconds: None is no limit.
@@ -86,6 +87,7 @@ class Recorded:
     name: str
     recipe: str
     lock: str
+    conda_lock: str = ""
     target: str = "local"
     experiment_name: str = ""
     description: str = ""
@@ -154,6 +156,7 @@ class Plan:
                 "name": recorded.name,
                 "recipe": recorded.recipe,
                 "lock": recorded.lock,
+                **({"conda_lock": recorded.conda_lock} if recorded.conda_lock else {}),
                 "target": recorded.target,
                 "experiment_name": recorded.experiment_name,
                 "description": recorded.description,
@@ -180,6 +183,7 @@ def make_plan(
     source: TreeHash,
     inputs: Sequence[PlannedInput],
     lock: str,
+    conda_lock: str = "",
 ) -> Plan:
     """Builds the plan of a recipe whose parts are all pinned.
 
@@ -187,13 +191,14 @@ def make_plan(
         environment: the environment document of one platform (`environment.key`).
         source: hash of the snapshot.
         inputs: every input of the recipe.
-        lock: text of the lock, recorded.
+        lock, conda_lock: texts of the lock and of the conda-lock file it names, recorded.
     """
     document = _document(recipe, environment=environment, source=source, inputs=inputs)
     recorded = Recorded(
         name=recipe.name,
         recipe=str(recipe.path),
         lock=lock,
+        conda_lock=conda_lock,
         target=recipe.estimator.compute_target,
         experiment_name=recipe.experiment_name,
         description=recipe.description,
@@ -231,6 +236,7 @@ def load_plan(content: Mapping[str, Any], expected: RunHash) -> Plan:
                 name=recorded["name"],
                 recipe=recorded["recipe"],
                 lock=recorded["lock"],
+                conda_lock=recorded.get("conda_lock", ""),
                 target=recorded["target"],
                 experiment_name=recorded["experiment_name"],
                 description=recorded["description"],

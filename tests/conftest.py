@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,8 @@ import pytest
 
 from repro_est.cli.main import main
 from repro_est.store.store import Store
+from tests.lab.channel import build as build_channel
+from tests.lab.conda_package import Channel
 
 
 class Done(NamedTuple):
@@ -196,3 +199,17 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 def as_root() -> bool:
     return os.geteuid() == 0
+
+
+@pytest.fixture(scope="session")
+def base_channel(tmp_path_factory: pytest.TempPathFactory) -> Channel:
+    """A conda channel with a real Python, made once for each test process."""
+    if not sys.platform.startswith("linux"):
+        missing("the lab makes conda packages of a Linux Python only")
+    return build_channel(tmp_path_factory.mktemp("channel"))
+
+
+@pytest.fixture
+def channel(base_channel: Channel, tmp_path: Path) -> Channel:
+    """A channel of the test's own, with a Python in it."""
+    return base_channel.clone(tmp_path / "channel")

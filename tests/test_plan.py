@@ -78,6 +78,10 @@ HASHED_CHANGES: dict[str, tuple[Plan, str]] = {
         plan(environment={**ENVIRONMENT, "packages": ENVIRONMENT["packages"][1:]}),
         "environment.packages.numpy",
     ),
+    "conda_packages": (
+        plan(environment={**ENVIRONMENT, "conda": [["zlib", "1.3", "zlib-1.3-0.conda", "0" * 64]]}),
+        "environment.conda.zlib",
+    ),
 }
 RECORDED_CHANGES: dict[str, Plan] = {
     "description": plan(dataclasses.replace(RECIPE, description="words")),
@@ -93,6 +97,10 @@ RECORDED_CHANGES: dict[str, Plan] = {
 COVERED_ELSEWHERE = {
     "extends": "what it merges is what is hashed",
     "pip_requirements_file": "as pip_packages, through the lock",
+    "conda_dependencies_file": "as conda_packages and pip_packages, through the lock",
+    "conda_lock_file": "as conda_packages and pip_packages",
+    "channels": "never in the environment document",
+    "virtual_packages": "acts through the versions it leads to",
     "index_url": "never in the environment document",
     "extra_index_urls": "never in the environment document",
     "find_links": "never in the environment document",

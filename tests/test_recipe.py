@@ -169,7 +169,7 @@ class = "bitwise"
         ('[estimator]\nentry_script = "nb.ipynb"\n', "no such file"),
         ('[estimator]\nentry_script = "train.py"\nsource_directory = "nope"\n', "no such directory"),
         (GOOD + 'distributed_training = "mpi"\n', "job.toml:3: estimator.distributed_training: not built yet"),
-        (GOOD + 'conda_packages = ["x"]\n', "not built yet"),
+        (GOOD + "user_managed = true\n", "not built yet"),
         (GOOD + "vm_size = 3\n", "has no meaning here"),
         (GOOD + "[inputs.x]\n", "expected either `path`, or `url` with `sha256`"),
         (GOOD + '[inputs.x]\nurl = "https://a/b"\n', "needs `sha256`"),

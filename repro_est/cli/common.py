@@ -95,7 +95,10 @@ class TerminalObserver:
             case "waiting":
                 console.step("Waiting", f"for the same run, made by {facts['owner']}")
             case "fetching":
-                console.step("Fetching", f"{facts['count']} packages, {human_size(facts['bytes'])}")
+                console.step(
+                    "Fetching",
+                    f"{facts['count']} packages" + (f", {human_size(facts['bytes'])}" if facts["bytes"] else ""),
+                )
                 self._progress = Progress(console, f"{'':>12}  fetching", facts["bytes"], unit=" bytes")
             case "building":
                 console.step("Building", f"environment {str(facts['key'])[:12]}")

@@ -31,8 +31,13 @@ def dependencies_of(prepared: Prepared, store: Store) -> list[Path]:
     """Returns recipe, lock, source files and input files, sorted."""
     recipe = prepared.recipe
     files = {*recipe.files, recipe.lock_path}
-    if recipe.estimator.pip_requirements_file:
-        files.add(recipe.estimator.pip_requirements_file)
+    if prepared.lock.conda is not None:
+        files.add(recipe.conda_lock_path)
+    files |= {
+        file
+        for file in (recipe.estimator.pip_requirements_file, recipe.estimator.conda_dependencies_file)
+        if file is not None
+    }
     source = recipe.estimator.source_directory
     files |= {source / entry.path for entry in store.read_tree(prepared.snapshot.hash).files()}
     for item in prepared.plan.recorded.inputs:

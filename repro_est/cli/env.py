@@ -44,7 +44,7 @@ def execute(arguments: argparse.Namespace) -> int:
         if arguments.shell or command:
             return _enter(prefix.path, command or [os.environ.get("SHELL", "/bin/sh")])
     path = store.layout.environment(key)
-    packages = {name: version for name, version, *_ in document["packages"]}
+    packages = {name: version for name, version, *_ in (*document.get("conda", ()), *document["packages"])}
     if arguments.json:
         console.json(
             {"environment": key, "python": lock.python, "built": path.is_dir(), "path": str(path), "packages": packages}

@@ -4,6 +4,7 @@
     repro lock recipes/digits.toml --check             offline; exit code 3 when missing or stale
     repro lock recipes/digits.toml --update numpy      bring one package up to date
     repro lock recipes/digits.toml --as-of 2026-06-01  nothing newer than that date
+    repro lock recipes/digits.toml --conda mamba       let a conda program solve the conda packages
 
 A lock with merge conflicts is solved by `repro lock RECIPE`: it is made anew.
 """
@@ -11,6 +12,7 @@ A lock with merge conflicts is solved by `repro lock RECIPE`: it is made anew.
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 from repro_est.cli.common import TerminalObserver, add_json, add_recipe, open_store, shown_path
@@ -26,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--upgrade", action="store_true", help="bring every package up to date")
     parser.add_argument("--as-of", metavar="DATE", help="take nothing newer: YYYY-MM-DD or RFC 3339")
+    parser.add_argument("--conda", metavar="PATH", help="conda, mamba or micromamba that solves in place of rattler")
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     add_json(parser)
 
@@ -68,7 +71,15 @@ def execute(arguments: argparse.Namespace) -> int:
         TerminalObserver(console),
         update=tuple(arguments.update),
         as_of=arguments.as_of,
+        conda=Path(shutil.which(arguments.conda) or arguments.conda) if arguments.conda else None,
     )
     if arguments.json:
-        console.json({"lock": str(path), "python": lock.python, "packages": {p.name: p.version for p in lock.packages}})
+        packages = {package.name: package.version for package in lock.packages}
+        answer = {"lock": str(path), "python": lock.python, "packages": packages}
+        if lock.conda is not None:
+            answer |= {
+                "conda_lock": str(recipe.conda_lock_path),
+                "conda_packages": {package.name: package.version for package in lock.conda.packages},
+            }
+        console.json(answer)
     return 0

@@ -147,7 +147,8 @@ def _note(
     """Leaves a note by which the same command is answered from stat signatures alone (`cli.recall`)."""
     recipe, plan = prepared.recipe, prepared.plan
     moving = any(isinstance(item.source, RunInput) and item.source.run.startswith("@") for item in recipe.inputs)
-    if moving or recipe.estimator.pip_requirements_file or prepared.snapshot.warnings or not finished.cached:
+    unwatched = recipe.estimator.pip_requirements_file or recipe.estimator.conda_dependencies_file
+    if moving or unwatched or prepared.snapshot.warnings or not finished.cached:
         return
     caches = [(str(recipe.estimator.source_directory), plan.source, _source_cache(recipe, project, store))]
     for item in plan.recorded.inputs:
@@ -162,6 +163,8 @@ def _note(
         trees.append([root, content["directories"], content["entries"]])
     result = finished.result
     files = [*map(str, recipe.files), str(recipe.lock_path), str(project.root / CONFIG_NAME)]
+    if prepared.lock.conda is not None:
+        files.append(str(recipe.conda_lock_path))
     files.append(str(store.layout.result(plan.hash)))
     blobs = [
         [str(store.layout.blob(entry.xxh3).relative_to(store.layout.root)), entry.size]

@@ -2,7 +2,8 @@
 
     {"python": "3.11.7", "platform": "linux-64",
      "packages": [[name, version, filename, sha256], ...],       sorted
-     "build":    [[name, version, filename, sha256], ...]}       only where an sdist is built
+     "build":    [[name, version, filename, sha256], ...],       only where an sdist is built
+     "conda":    [[name, version, filename, sha256], ...]}       only with conda packages, python among them
 
 The key is XXH3-128 of it under `repro:environment:1`. No URL and no index is in it: the same files from a mirror are
 the same environment. The build of the interpreter is not in it either (docs/decisions/0001): it is recorded with
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from repro_est.digest import EnvironmentKey, Json, identify
+from repro_est.digest import EnvironmentKey, identify
 from repro_est.errors import LockError
 from repro_est.lock.values import Lock, Package
 from repro_est.plan import Document
@@ -34,8 +35,13 @@ def environment_document(lock: Lock, platform: str) -> dict[str, Any]:
         )
     packages = [package for package in lock.packages if package.artifact(platform)]
     build = [pinned for package in packages if _is_built(package, platform) for pinned in package.build]
-    document: dict[str, Json] = {"python": lock.python, "platform": platform, "packages": _rows(packages, platform)}
-    return {**document, "build": _rows(build, platform)} if build else document
+    document: dict[str, Any] = {"python": lock.python, "platform": platform, "packages": _rows(packages, platform)}
+    if build:
+        document["build"] = _rows(build, platform)
+    if lock.conda is not None:
+        rows = {(item.name, item.version, item.filename, item.sha256) for item in lock.conda_packages(platform)}
+        document["conda"] = [list(row) for row in sorted(rows)]
+    return document
 
 
 def environment_key(document: Document) -> EnvironmentKey:

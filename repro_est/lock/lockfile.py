@@ -13,6 +13,9 @@ Format 1:
     platforms = [...]
     requirements = [...]                    what was asked, as the recipe writes it
 
+    [conda]                                 only with conda packages; there are then no [[package]]
+    file, sha256                            the conda-lock file, which has all packages, conda's and pip's
+    packages, channels, virtual_packages    what was asked of conda
     [[input]]                               a URL input
     name, url, sha256, size, tree
 
@@ -27,12 +30,13 @@ Format 1:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from repro_est.digest import sha256_hex
 from repro_est.errors import LockError
-from repro_est.lock.values import LOCK_FORMAT, Artifact, Lock, LockedInput, Package
+from repro_est.lock.values import LOCK_FORMAT, Artifact, CondaLock, Lock, LockedInput, Package
 
 _HEADER = "# Made by `repro lock`; commit it. After a merge conflict, run `repro lock` on the recipe.\n"
 
@@ -43,19 +47,22 @@ def dumps(lock: Lock) -> bytes:
     if lock.as_of:
         lines.append(_fact("as_of", lock.as_of))
     lines += [_array("platforms", lock.platforms), _array("requirements", lock.requirements)]
+    if lock.conda is not None:
+        lines += _conda(lock.conda)
     for item in sorted(lock.inputs, key=lambda item: item.name):
         lines += ["\n[[input]]", _fact("name", item.name), _fact("url", public_url(item.url))]
         lines += [_fact("sha256", item.sha256), f"size = {item.size}", _fact("tree", item.tree)]
-    for package in _sorted(lock.packages):
+    for package in _sorted(lock.packages) if lock.conda is None else ():
         lines += _package(package, "package")
     return ("\n".join(lines) + "\n").encode("utf-8")
 
 
-def loads(data: bytes, path: Path) -> Lock:
-    """Reads a lock file.
+def loads(data: bytes, path: Path, read: Callable[[str], bytes] | None = None) -> Lock:
+    """Reads a lock file, and the conda-lock file it names.
 
     Args:
         path: named in messages.
+        read: returns the conda-lock file; by default it lies where the lock says, seen from `path`.
 
     Raises:
         LockError: not a lock, a newer format, or an unsolved merge conflict.
@@ -78,7 +85,11 @@ def loads(data: bytes, path: Path) -> Lock:
             platforms=tuple(document.pop("platforms")),
             requirements=tuple(document.pop("requirements")),
             inputs=tuple(LockedInput(**item) for item in document.pop("input", ())),
-            packages=tuple(_read_package(item) for item in document.pop("package", ())),
+            **(
+                _read_conda(document.pop("conda"), path, read)
+                if "conda" in document
+                else {"packages": tuple(map(_read_package, document.pop("package", ())))}
+            ),
             **document,
         )
     except (KeyError, TypeError) as error:
@@ -126,6 +137,36 @@ def _array(name: str, values: Sequence[str]) -> str:
 def _string(value: str) -> str:
     """A TOML basic string: JSON's escapes are TOML's, but for DEL, which TOML wants escaped."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _conda(conda: CondaLock) -> list[str]:
+    lines = ["\n[conda]", _fact("file", conda.file), _fact("sha256", conda.sha256)]
+    lines += [_array("channels", conda.channels), _array("packages", conda.specs)]
+    return [*lines, _array("virtual_packages", [f"{name}={value}" for name, value in conda.virtual_packages])]
+
+
+def _read_conda(table: dict[str, Any], path: Path, read: Callable[[str], bytes] | None) -> dict[str, Any]:
+    """Returns the fields of a lock that a conda-lock file gives."""
+    from repro_est.lock.condafile import loads as loads_conda
+
+    name, sha256 = str(table.pop("file")), table.pop("sha256")
+    place = path.parent / name
+    try:
+        data = read(name) if read else place.read_bytes()
+    except OSError as error:
+        hint = f"repro lock {path.with_suffix('.toml')}"
+        raise LockError(f"{place}: cannot be read: {error.strerror}; {path.name} needs it", hint=hint) from None
+    if sha256_hex(data) != sha256:
+        raise LockError(
+            f"{place}: was changed since {path.name} was made\n"
+            f"  expected sha256 {sha256}\n  got      sha256 {sha256_hex(data)}",
+            hint=f"repro lock {path.with_suffix('.toml')}",
+        )
+    packages, pip, _ = loads_conda(data, place)
+    virtual = tuple((item[0], item[2]) for item in (text.partition("=") for text in table.pop("virtual_packages")))
+    channels, specs = tuple(table.pop("channels")), tuple(table.pop("packages"))
+    conda = CondaLock(name, sha256, specs, channels, virtual, packages, data.decode("utf-8"), **table)
+    return {"conda": conda, "packages": pip}
 
 
 def _read_package(item: dict[str, Any]) -> Package:

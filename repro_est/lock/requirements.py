@@ -1,4 +1,4 @@
-"""What a recipe asks for: `pip_packages` and the lines of its requirements file, as PEP 508 strings.
+"""What a recipe asks of pip: `pip_packages` and the lines of its files, as PEP 508 strings.
 
 A requirements file may nest (`-r`) and constrain (`-c`). What would make a lock depend on something that has no
 version on an index (editable installs, repositories, local paths, direct URLs) is refused with the reason, and so
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from repro_est.errors import Problem, RecipeError
+from repro_est.lock.condarequest import pip_of_environment_file
 from repro_est.recipe.values import Recipe
 
 CONSTRAINT = "-c "
@@ -29,7 +30,7 @@ def requirements(recipe: Recipe) -> tuple[str, ...]:
     """
     problems: list[Problem] = []
     asked: list[str] = []
-    for text in recipe.estimator.pip_packages:
+    for text in (*recipe.estimator.pip_packages, *pip_of_environment_file(recipe)):
         problem = _refusal(text.strip())
         if problem:
             problems.append(Problem(recipe.path.name, None, "estimator.pip_packages", f"{text!r}: {problem}"))

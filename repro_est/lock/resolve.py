@@ -1,42 +1,34 @@
-"""From requirements to a lock: uv resolves once for all platforms, then each platform gets its one file.
+"""From a recipe to its lock: conda's part where there is one, and pip's.
 
-uv's answer is a pylock.toml (PEP 751). It is universal: one set of versions, with markers. For every platform that
-was asked for, the markers are evaluated with the exact Python version and the best wheel is picked by its tags; an
-sdist is the last resort, and then what it is built with is locked too.
+Nothing of the machine decides but the Python version of a recipe that names none and has no conda packages.
 """
 
 from __future__ import annotations
 
-import re
-import tarfile
-import tempfile
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
 
-import tomli
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from repro_est.errors import LockError
-from repro_est.files import sha256_file
-from repro_est.lock.fetch import fetch
+from repro_est.lock.condarequest import conda_request
 from repro_est.lock.interpreters import Interpreter, find_interpreter, fits
-from repro_est.lock.lockfile import public_url
+from repro_est.lock.pypi import Solver
 from repro_est.lock.requirements import CONSTRAINT, requirements
-from repro_est.lock.uv import run_uv
-from repro_est.lock.values import Artifact, Lock, Package
-from repro_est.lock.wheels import best_wheel, needed
+from repro_est.lock.values import Lock, Package
 from repro_est.platforms import PLATFORMS, current_platform
-from repro_est.recipe.values import EnvironmentRequest, Recipe
-
-_DEFAULT_BUILD = ("setuptools>=40.8.0", "wheel")  # PEP 518: what an sdist without pyproject.toml is built with
+from repro_est.recipe.values import Recipe
 
 
 def resolve(
-    recipe: Recipe, *, previous: Lock | None = None, update: tuple[str, ...] = (), as_of: str | None = None
+    recipe: Recipe,
+    *,
+    previous: Lock | None = None,
+    update: tuple[str, ...] = (),
+    as_of: str | None = None,
+    conda: Path | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> Lock:
     """Resolves a recipe.
 
@@ -44,6 +36,7 @@ def resolve(
         previous: its versions are kept where they still fit.
         update: packages of `previous` that are brought up to date.
         as_of: overrides the recipe's date.
+        conda: a conda program that solves the conda part in place of rattler.
 
     Raises:
         LockError: there is no answer, and why.
@@ -53,15 +46,35 @@ def resolve(
     _check_requirements(asked, recipe)
     request = recipe.environment
     date = as_of or request.as_of or ""
-    interpreter = _interpreter(request.python, previous)
     platforms = tuple(sorted(request.platforms or (_supported(current_platform()),)))
     known = {item.name for item in previous.packages} if previous else set()
+    known |= (
+        {canonicalize_name(item.name) for item in previous.conda.packages} if previous and previous.conda else set()
+    )
     unknown = {canonicalize_name(name) for name in update} - known
     if unknown:
         raise LockError(f"--update {', '.join(sorted(unknown))}: not in the lock")
+    wanted = conda_request(recipe)
+    if wanted is not None:
+        from repro_est.lock.layered import resolve_layered
+
+        return resolve_layered(
+            recipe,
+            wanted,
+            asked,
+            platforms,
+            previous=previous,
+            update=update,
+            as_of=date,
+            conda=conda,
+            on_warning=on_warning,
+        )
+    if conda is not None:
+        raise LockError(f"--conda: {recipe.path.name} has no conda packages")
+    interpreter = _interpreter(request.python, previous)
     packages: tuple[Package, ...] = ()
     if asked:
-        solver = _Solver(request, interpreter, platforms, date)
+        solver = Solver(request, interpreter, platforms, date)
         packages = solver.solve(asked, previous.packages if previous else (), update, what=recipe.path.name)
     return Lock(
         python=interpreter.version,
@@ -97,166 +110,3 @@ def _check_requirements(asked: Sequence[str], recipe: Recipe) -> None:
             raise LockError(
                 f"{recipe.path.name}: `{text}` is not a requirement (PEP 508): {str(error).splitlines()[0]}"
             ) from None
-
-
-class _Solver:
-    """One way of asking uv: index settings, Python, platforms and date."""
-
-    def __init__(
-        self, request: EnvironmentRequest, interpreter: Interpreter, platforms: tuple[str, ...], date: str
-    ) -> None:
-        self._request, self._interpreter, self._platforms, self._date = request, interpreter, platforms, date
-
-    def solve(
-        self,
-        asked: Sequence[str],
-        keep: Sequence[Package],
-        update: Sequence[str],
-        *,
-        what: str,
-        wheels_only: bool = False,
-    ) -> tuple[Package, ...]:
-        with tempfile.TemporaryDirectory(prefix="repro-lock-") as name:
-            directory = Path(name)
-            document = self._compile(directory, asked, keep, update, what, wheels_only=wheels_only)
-            packages = [self._package(item, directory) for item in document.get("packages", ())]
-        kept = [package for package in packages if package.artifacts]
-        return tuple(sorted(kept, key=lambda package: (package.name, package.version)))
-
-    def _compile(
-        self,
-        directory: Path,
-        asked: Sequence[str],
-        keep: Sequence[Package],
-        update: Sequence[str],
-        what: str,
-        *,
-        wheels_only: bool,
-    ) -> dict[str, Any]:
-        (directory / "asked.txt").write_text("".join(f"{line}\n" for line in asked if not line.startswith(CONSTRAINT)))
-        limits = [line.removeprefix(CONSTRAINT) for line in asked if line.startswith(CONSTRAINT)]
-        (directory / "limits.txt").write_text("".join(f"{line}\n" for line in limits))
-        output = directory / "pylock.toml"
-        if keep:
-            output.write_text(_preferences(keep, self._interpreter.version))
-        arguments = ["pip", "compile", "--quiet", "--universal", "--format", "pylock.toml", "--no-header"]
-        arguments += ["--python", str(self._interpreter.path), "--python-version", self._interpreter.version]
-        arguments += ["--constraints", str(directory / "limits.txt"), "--output-file", str(output), *self._index()]
-        arguments += [word for name in update for word in ("--upgrade-package", name)]
-        if self._date:
-            arguments += ["--exclude-newer", self._date if "T" in self._date else f"{self._date}T23:59:59Z"]
-        if wheels_only:
-            arguments += ["--only-binary", ":all:"]
-        run_uv([*arguments, str(directory / "asked.txt")], what=what)
-        return tomli.loads(output.read_text("utf-8"))
-
-    def _index(self) -> Iterator[str]:
-        request = self._request
-        if request.index_url:
-            yield from ("--default-index", request.index_url)
-        for url in request.extra_index_urls:
-            yield from ("--index", url)
-        for link in request.find_links:
-            yield from ("--find-links", link)
-
-    def _package(self, item: Mapping[str, Any], directory: Path) -> Package:
-        name, version, marker = item["name"], item.get("version", "0"), item.get("marker", "")
-        wheels = {_filename(wheel): wheel for wheel in item.get("wheels", ())}
-        sdist = item.get("sdist")
-        chosen: dict[str, list[str]] = {}
-        for platform in self._platforms:
-            if not needed(marker, platform, self._interpreter.version):
-                continue
-            filename = best_wheel(wheels, platform, self._interpreter.version)
-            if filename is None and sdist is None:
-                raise LockError(
-                    f"{name} {version}: has no wheel for {platform} with Python {self._interpreter.version}, "
-                    "and no sdist",
-                    hint="allow another version of it, or take the platform out of [environment] platforms",
-                )
-            chosen.setdefault(filename or _filename(sdist or {}), []).append(platform)
-        files = {**wheels, **({_filename(sdist): sdist} if sdist else {})}
-        artifacts = tuple(
-            _artifact(files[filename], platforms, directory) for filename, platforms in sorted(chosen.items())
-        )
-        built = next((artifact for artifact in artifacts if not artifact.is_wheel), None)
-        build = self._build_requirements(name, version, built, directory) if built else ()
-        return Package(name, version, _platform_marker(marker), public_url(item.get("index", "")), artifacts, build)
-
-    def _build_requirements(self, name: str, version: str, sdist: Artifact, directory: Path) -> tuple[Package, ...]:
-        path = directory / sdist.filename
-        fetch(sdist.url, sdist.sha256, path, what=f"{name} {version}")
-        return self.solve(_declared_build(path), (), (), what=f"what {name} {version} is built with", wheels_only=True)
-
-
-def _declared_build(sdist: Path) -> list[str]:
-    """Returns `build-system.requires` of an sdist, or setuptools where it declares nothing."""
-    text = _member(sdist, "pyproject.toml")
-    try:
-        system = tomli.loads(text.decode("utf-8")).get("build-system", {}) if text else {}
-    except (UnicodeDecodeError, tomli.TOMLDecodeError) as error:
-        raise LockError(f"{sdist.name}: its pyproject.toml is not valid: {error}") from None
-    asked = system.get("requires") or list(_DEFAULT_BUILD)
-    if str(system.get("build-backend", "setuptools")).startswith("setuptools"):
-        asked = [*asked, "wheel"]  # setuptools before 70.1 needs it and does not always say so
-    return sorted(set(asked))
-
-
-def _member(sdist: Path, name: str) -> bytes | None:
-    """Reads one file from the top directory of an archive; nothing is unpacked."""
-    if sdist.suffix == ".zip":
-        with zipfile.ZipFile(sdist) as archive:
-            found = next(
-                (item for item in archive.namelist() if item.count("/") == 1 and item.endswith(f"/{name}")), None
-            )
-            return archive.read(found) if found else None
-    with tarfile.open(sdist) as archive:
-        for member in archive:
-            if member.name.count("/") == 1 and member.name.endswith(f"/{name}") and member.isfile():
-                file = archive.extractfile(member)
-                return file.read() if file else None
-    return None
-
-
-def _preferences(packages: Sequence[Package], python: str) -> str:
-    """A pylock.toml that names the versions to keep; uv prefers what its output file holds."""
-    lines = ['lock-version = "1.0"', 'created-by = "repro"', f'requires-python = ">={python}"']
-    for package in packages:
-        lines += ["", "[[packages]]", f'name = "{package.name}"', f'version = "{package.version}"']
-        if package.marker:
-            lines.append(f"marker = {_quoted(package.marker)}")
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _platform_marker(marker: str) -> str:
-    """Drops a marker that only speaks of Python, whose version is exact here; uv words those differently each time."""
-    return marker if re.search(r"sys_platform|platform_|os_name|implementation", marker) else ""
-
-
-def _filename(item: Mapping[str, Any]) -> str:
-    if "name" in item:
-        return str(item["name"])
-    location = item.get("url") or item.get("path") or ""
-    return unquote(urlsplit(location).path.rsplit("/", 1)[-1])
-
-
-def _artifact(item: Mapping[str, Any], platforms: list[str], directory: Path) -> Artifact:
-    url = item.get("url")
-    if url is None:
-        url = (directory / item["path"]).resolve().as_uri()
-    sha256, size = item.get("hashes", {}).get("sha256"), item.get("size")
-    if sha256 is None:
-        sha256, size = _hash_local(url)
-    return Artifact(_filename(item), sha256, size, public_url(url), tuple(platforms))
-
-
-def _hash_local(url: str) -> tuple[str, int]:
-    """Hashes a file no index gave a hash for; one that is not on this machine cannot be locked."""
-    if not url.startswith("file://"):
-        raise LockError(f"{public_url(url)}: its index gives no sha256, so it cannot be locked")
-    path = Path(unquote(urlsplit(url).path))
-    return sha256_file(path), path.stat().st_size

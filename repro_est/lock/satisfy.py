@@ -6,10 +6,12 @@ version needs no new lock. The plain comparison comes first, so that a hit impor
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
+from repro_est.lock.condarequest import conda_request
 from repro_est.lock.requirements import CONSTRAINT, requirements
-from repro_est.lock.values import Lock
+from repro_est.lock.values import CondaLock, Lock
 from repro_est.platforms import current_platform
 from repro_est.recipe.values import Recipe, UrlInput
 
@@ -29,7 +31,43 @@ def unsatisfied(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
         reasons.append(f"platforms: {', '.join(missing)} not in the lock, which has {', '.join(lock.platforms)}")
     if recipe.environment.as_of and recipe.environment.as_of != lock.as_of:
         reasons.append(f"as_of: the recipe says {recipe.environment.as_of}, the lock {lock.as_of or 'nothing'}")
-    return (*reasons, *_inputs(recipe, lock))
+    return (*reasons, *_conda(recipe, lock), *_inputs(recipe, lock))
+
+
+def _conda(recipe: Recipe, lock: Lock) -> Iterator[str]:
+    request, conda = conda_request(recipe), lock.conda
+    if request is None or conda is None:
+        if request is not None:
+            yield "conda packages: in the recipe, not in the lock"
+        if conda is not None:
+            yield "conda packages: in the lock, not in the recipe any more"
+        return
+    if request.file is not None:
+        if os.path.normpath(recipe.path.parent / conda.file) != os.path.normpath(request.file):
+            yield f"conda_lock_file: the recipe names {request.file.name}, the lock {conda.file}"
+        return
+    if conda.file != recipe.conda_lock_path.name:
+        yield f"conda_lock_file: the lock takes {conda.file}, the recipe has packages"
+    if request.channels != conda.channels:
+        yield f"channels: the recipe has {', '.join(request.channels)}, the lock {', '.join(conda.channels)}"
+    if request.virtual_packages != conda.virtual_packages:
+        yield "virtual_packages: the recipe has others than the lock"
+    if request.specs != conda.specs:
+        yield from _compare_specs(request.specs, conda)
+
+
+def _compare_specs(specs: tuple[str, ...], conda: CondaLock) -> Iterator[str]:
+    from repro_est.lock.conda import satisfies, spec_name
+
+    new, old = {spec_name(spec): spec for spec in specs}, {spec_name(spec) for spec in conda.specs}
+    for name in sorted(old - new.keys()):
+        yield f"conda {name}: in the lock, not asked for any more"
+    for name in sorted(new.keys() - old):
+        yield f"conda {new[name]}: not in the lock"
+    for spec in specs:
+        for package in conda.packages:
+            if package.name == spec_name(spec) and not satisfies(package, spec):
+                yield f"conda {spec}: the lock has {package.version} for {package.platform}"
 
 
 def _inputs(recipe: Recipe, lock: Lock) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 LOCK_FORMAT = 1
 
@@ -56,6 +56,52 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
+class CondaPackage:
+    """One conda package on one platform.
+
+    Args:
+        platform: the platform it is for; a noarch package is listed for each.
+        depends: MatchSpecs of other packages, without virtual ones.
+    """
+
+    name: str
+    version: str
+    build: str
+    filename: str
+    sha256: str
+    md5: str
+    url: str
+    platform: str
+    depends: tuple[str, ...] = ()
+
+    @property
+    def subdir(self) -> str:
+        """The directory of its channel: a platform, or `noarch`."""
+        return self.url.rsplit("/", 2)[-2]
+
+
+@dataclass(frozen=True, slots=True)
+class CondaLock:
+    """The conda part of a lock.
+
+    Args:
+        file: path of the conda-lock file, relative to the lock.
+        sha256: of that file.
+        specs, channels, virtual_packages: what was asked, as `CondaRequest` has it.
+        packages: by platform and name.
+        text: the conda-lock file, whole.
+    """
+
+    file: str
+    sha256: str
+    specs: tuple[str, ...]
+    channels: tuple[str, ...]
+    virtual_packages: tuple[tuple[str, str], ...]
+    packages: tuple[CondaPackage, ...]
+    text: str = field(repr=False, default="")
+
+
+@dataclass(frozen=True, slots=True)
 class LockedInput:
     """A fetched input: `[inputs.NAME]` with a URL.
 
@@ -81,6 +127,7 @@ class Lock:
         as_of: the date the resolver was held to, `""` for none.
         packages: sorted by name and version.
         inputs: sorted by name.
+        conda: None when there are no conda packages; else `packages` are the wheels on top of it.
     """
 
     python: str
@@ -89,3 +136,8 @@ class Lock:
     as_of: str
     packages: tuple[Package, ...]
     inputs: tuple[LockedInput, ...] = ()
+    conda: CondaLock | None = None
+
+    def conda_packages(self, platform: str) -> tuple[CondaPackage, ...]:
+        """The conda packages of one platform, by name."""
+        return tuple(item for item in self.conda.packages if item.platform == platform) if self.conda else ()

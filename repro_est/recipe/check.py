@@ -142,8 +142,12 @@ def _missing_packages(imports: list[_Import], recipe: Recipe, lock: Lock) -> Ite
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    locked = {package.name for package in lock.packages}
+    locked = {canonicalize_name(package.name) for package in lock.packages}
     asked = {canonicalize_name(Requirement(line.removeprefix("-c ")).name) for line in lock.requirements}
+    if lock.conda is not None:
+        given = {canonicalize_name(package.name.removesuffix("-base")) for package in lock.conda.packages}
+        locked |= given
+        asked |= given
     told: set[str] = set()
     for item in imports:
         top = item.module.split(".")[0]

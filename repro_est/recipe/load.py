@@ -41,7 +41,7 @@ _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _HEX64 = r"[0-9a-f]{64}"
 _LOOKS_CONFIDENTIAL = r"(^|[^a-z])(token|secret|password|passwd|api[-_]?key|access[-_]?key)s?$"
 _LOOKS_HARMLESS = r"(max|num|n|new|min)[-_]?(new[-_]?)?tokens?$"
-_OPEN_TABLES = ("script_params", "environment_variables", "tags")
+_OPEN_TABLES = ("script_params", "environment_variables", "tags", "virtual_packages")
 
 Path_ = tuple[str, ...]
 
@@ -176,7 +176,7 @@ def _override_key(dotted: str) -> Path_:
 
 def _is_text(key: Path_) -> bool:
     """Whether a key holds a string, so that `--set salt=1` needs no quotes within quotes."""
-    if len(key) >= 2 and key[-2] in ("environment_variables", "tags"):
+    if len(key) >= 2 and key[-2] in ("environment_variables", "tags", "virtual_packages"):
         return True
     known = keys_of(key[0] if len(key) > 1 else "").get(key[-1])
     return known is not None and known.type is Type.STRING
@@ -212,6 +212,9 @@ class _Reader:
         models = tuple(self._models())
         secrets = tuple(top["secrets"])
         self._check_references(estimator)
+        if environment.conda_lock_file and (estimator.asks_for_packages or environment.channels):
+            message = "is taken as it is, so no packages and channels can be asked for beside it"
+            self._problem(("environment", "conda_lock_file"), message)
         self._check_secrets(estimator, secrets)
         if self._problems:
             raise RecipeError(tuple(sorted(self._problems, key=lambda item: (item.file, item.line or 0, item.key))))
@@ -327,7 +330,7 @@ class _Reader:
                 self._problem((*place, "environment_variables", name), "is not a name of an environment variable")
             elif "\0" in variables[name]:
                 self._problem((*place, "environment_variables", name), "holds a NUL character")
-        requirements = values["pip_requirements_file"]
+        requirements, conda_file = values["pip_requirements_file"], values["conda_dependencies_file"]
         return Estimator(
             source_directory=source,
             entry_script=entry,
@@ -336,6 +339,8 @@ class _Reader:
             compute_target=values["compute_target"],
             pip_packages=tuple(values["pip_packages"]),
             pip_requirements_file=self._file((*place, "pip_requirements_file"), requirements) if requirements else None,
+            conda_packages=tuple(values["conda_packages"]),
+            conda_dependencies_file=self._file((*place, "conda_dependencies_file"), conda_file) if conda_file else None,
             use_gpu=values["use_gpu"],
             environment_variables=tuple(sorted(variables.items())),
             max_run_duration_seconds=duration,
@@ -389,11 +394,17 @@ class _Reader:
         as_of = values["as_of"]
         if as_of is not None and not re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d))?", as_of):
             self._problem((*place, "as_of"), f'got {as_of!r}, expected a date such as "2026-06-01"')
-        for key in ("index_url", "extra_index_urls"):
+        for key in ("index_url", "extra_index_urls", "channels"):
             urls = values[key] if isinstance(values[key], list | tuple) else [values[key]] if values[key] else []
-            if any(re.search(r"//[^/]*@", url) for url in urls):
+            if any(re.search(r"//[^/]*@|/t/[^/]+/", url) for url in urls):
                 message = "holds a user name or password; repro keeps none in files"
                 self._problem((*place, key), message, "put it into ~/.netrc or UV_INDEX_* variables")
+        for name in values["virtual_packages"]:
+            if not re.fullmatch(r"__[a-z0-9_]+", name):
+                self._problem(
+                    (*place, "virtual_packages", name), "is no virtual package, expected `__cuda` or the like"
+                )
+        given = values["conda_lock_file"]
         directory = self._directory((*place, "find_links"))
         links = tuple(link if "://" in link else os.path.normpath(directory / link) for link in values["find_links"])
         return EnvironmentRequest(
@@ -403,6 +414,10 @@ class _Reader:
             extra_index_urls=tuple(values["extra_index_urls"]),
             find_links=links,
             as_of=as_of,
+            channels=tuple(values["channels"]),
+            channel_directory=Path(self._directory((*place, "channels"))),
+            virtual_packages=tuple(sorted(values["virtual_packages"].items())),
+            conda_lock_file=self._file((*place, "conda_lock_file"), given) if given else None,
         )
 
     def _inputs(self) -> Iterator[Input]:

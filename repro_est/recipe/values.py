@@ -41,6 +41,8 @@ class Estimator:
         compute_target: where to run; recorded, never hashed.
         pip_packages: PEP 508 requirements of the recipe, as written.
         pip_requirements_file: absolute path, or None.
+        conda_packages: MatchSpecs, as written.
+        conda_dependencies_file: absolute path of a conda environment file, or None.
         use_gpu: a GPU must be there, and the run may see it; without it the run sees none.
         environment_variables: hashed.
         max_run_duration_seconds: None is no limit.
@@ -53,9 +55,16 @@ class Estimator:
     compute_target: str = "local"
     pip_packages: tuple[str, ...] = ()
     pip_requirements_file: Path | None = None
+    conda_packages: tuple[str, ...] = ()
+    conda_dependencies_file: Path | None = None
     use_gpu: bool = False
     environment_variables: tuple[tuple[str, str], ...] = ()
     max_run_duration_seconds: float | None = None
+
+    @property
+    def asks_for_packages(self) -> bool:
+        files = (self.pip_requirements_file, self.conda_dependencies_file)
+        return bool(self.pip_packages or self.conda_packages or any(files))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,10 @@ class EnvironmentRequest:
         extra_index_urls: searched as well.
         find_links: directories or URLs with wheels.
         as_of: `YYYY-MM-DD` or RFC 3339: nothing newer is taken.
+        channels: conda channels in order of priority, as written: URLs, names, or paths.
+        channel_directory: what paths among them are relative to.
+        virtual_packages: sorted `(name, version)`: what the target has, such as `("__cuda", "12.4")`.
+        conda_lock_file: absolute path of a conda-lock file that is taken as it is, or None.
     """
 
     python: str | None = None
@@ -77,6 +90,10 @@ class EnvironmentRequest:
     extra_index_urls: tuple[str, ...] = ()
     find_links: tuple[str, ...] = ()
     as_of: str | None = None
+    channels: tuple[str, ...] = ()
+    channel_directory: Path = Path()
+    virtual_packages: tuple[tuple[str, str], ...] = ()
+    conda_lock_file: Path | None = None
 
 
 class InputMode(StrEnum):
@@ -181,3 +198,8 @@ class Recipe:
     def lock_path(self) -> Path:
         """`<recipe>.lock`, beside the recipe."""
         return self.path.with_suffix(".lock")
+
+    @property
+    def conda_lock_path(self) -> Path:
+        """The conda-lock file: the one the recipe takes, else `<recipe>.conda-lock.yml` beside it."""
+        return self.environment.conda_lock_file or self.path.with_suffix(".conda-lock.yml")

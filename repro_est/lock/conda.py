@@ -1,0 +1,265 @@
+"""conda by py-rattler: solving channels, and linking packages into a prefix. No conda program is needed.
+
+py-rattler's interface still moves, so this module is the only one that knows it. It is told everything: platform,
+virtual packages and date come from the recipe, never from the machine that locks. It trusts nothing it links: every
+file was checked against its SHA-256 before (rattler itself does not look at packages that lie on this machine).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repro_est.errors import EnvironmentBuildError, InfrastructureError, LockError
+from repro_est.lock.condarequest import CondaRequest
+from repro_est.lock.lockfile import public_url
+from repro_est.lock.values import CondaPackage
+
+if TYPE_CHECKING:
+    from rattler import RepoDataRecord
+
+_ALIAS = "CONDA_CHANNEL_ALIAS"  # conda's own variable: where channels that are plain names are looked for
+_VIRTUAL: Mapping[str, Mapping[str, str]] = {
+    "linux-64": {"__unix": "0", "__linux": "5.10", "__glibc": "2.28", "__archspec": "1=x86_64"},
+    "linux-aarch64": {"__unix": "0", "__linux": "5.10", "__glibc": "2.28", "__archspec": "1=aarch64"},
+    "osx-64": {"__unix": "0", "__osx": "13.0", "__archspec": "1=x86_64"},
+    "osx-arm64": {"__unix": "0", "__osx": "13.0", "__archspec": "1=m1"},
+}
+
+
+def channel_urls(request: CondaRequest) -> list[str]:
+    """Returns the addresses of the channels, in order.
+
+    Raises:
+        LockError: a channel that is a directory is not there.
+    """
+    import rattler
+
+    urls: list[str] = []
+    for channel in request.channels:
+        if channel.startswith((".", "/")):
+            path = (request.directory / channel).resolve()
+            if not path.is_dir():
+                raise LockError(f"channel {channel}: no such directory: {path}", hint="environment.channels")
+            urls.append(path.as_uri())
+        elif "://" in channel:
+            urls.append(channel)
+        else:
+            alias = os.environ.get(_ALIAS)
+            config = rattler.ChannelConfig(f"{alias.rstrip('/')}/") if alias else rattler.ChannelConfig()
+            urls.append(str(rattler.Channel(channel, config).base_url).rstrip("/"))
+    return urls
+
+
+def solve(
+    request: CondaRequest,
+    platform: str,
+    *,
+    keep: Sequence[CondaPackage] = (),
+    as_of: str = "",
+    on_warning: Any = None,
+) -> list[CondaPackage]:
+    """Solves the specs for one platform.
+
+    Args:
+        keep: packages of the last lock, preferred where they still fit.
+        as_of: date nothing may be newer than, `""` for none.
+        on_warning: told when a channel cannot be reached and what is known of it from before was used.
+
+    Raises:
+        LockError: there is no solution, and why; a spec is not one.
+        InfrastructureError: a channel cannot be reached and nothing is known of it.
+    """
+    import rattler
+    from rattler.exceptions import GatewayError, InvalidMatchSpecError, SolverError
+
+    urls = channel_urls(request)
+    arguments: dict[str, Any] = {
+        "sources": urls,
+        "specs": [_spec(text) for text in request.specs],
+        "platforms": [platform, "noarch"],
+        "virtual_packages": _virtual_packages(platform, request.virtual_packages),
+        "locked_packages": [_record(package, package.url) for package in keep],
+    }
+    if as_of:
+        arguments["exclude_newer"] = _moment(as_of)
+    try:
+        try:
+            found = asyncio.run(rattler.solve(**arguments))
+        except GatewayError as error:
+            found = _solve_from_memory(arguments, error, on_warning)
+    except SolverError as error:
+        raise LockError(
+            f"conda, {platform}: {_readable(str(error))}", hint="change a spec in conda_packages, or the channels"
+        ) from None
+    except InvalidMatchSpecError as error:
+        raise LockError(f"conda_packages: {error}") from None
+    return sorted((_package(record, platform) for record in found), key=lambda package: package.name)
+
+
+def satisfies(package: CondaPackage, spec: str) -> bool:
+    """Whether a locked package is one that a spec (a MatchSpec) asks for."""
+    return bool(_spec(spec).matches(_record(package, package.url)))
+
+
+def spec_name(spec: str) -> str:
+    """Returns the name of the package a spec asks for.
+
+    Raises:
+        LockError: it is not a spec.
+    """
+    name = _spec(spec).name
+    return str(name.normalized if hasattr(name, "normalized") else name)
+
+
+def link(packages: Sequence[CondaPackage], files: Mapping[str, Path], stage: Path, final: str, scratch: Path) -> None:
+    """Links packages into a directory of their own.
+
+    Args:
+        files: verified package files, by SHA-256.
+        stage: where the prefix is made.
+        final: the path it will have; it is what the files in it say.
+        scratch: for the unpacked packages; hard links into it are safe, for nobody else has them.
+
+    Raises:
+        EnvironmentBuildError: a package is broken, or two own one path.
+    """
+    import rattler
+
+    records = [_record(package, files[package.sha256].as_uri()) for package in packages]
+    cache = scratch / "conda-packages"
+    try:
+        asyncio.run(
+            rattler.install(
+                records,
+                stage,
+                cache_dir=cache,
+                platform=rattler.Subdir(packages[0].platform),
+                show_progress=False,
+                execute_link_scripts=False,
+                alternative_target_prefix=final,
+            )
+        )
+    except Exception as error:  # rattler's own hierarchy has no root
+        raise EnvironmentBuildError(f"conda packages cannot be linked: {_readable(str(error))}") from None
+    shutil.rmtree(cache, ignore_errors=True)
+    _check_owners(stage)
+    _forget_origin(stage)
+
+
+def _check_owners(prefix: Path) -> None:
+    """Refuses a path that two packages own with different contents: which one it got is an accident of order."""
+    owners: dict[str, dict[str, str]] = {}
+    for file in sorted((prefix / "conda-meta").glob("*.json")):
+        content = json.loads(file.read_bytes())
+        for item in content["paths_data"]["paths"]:
+            path = item.get("original_path") or item["_path"]
+            owners.setdefault(path, {})[content["name"]] = item.get("sha256") or item.get("path_type", "")
+    shared = {path: found for path, found in owners.items() if len(set(found.values())) > 1}
+    if shared:
+        listed = "\n".join(f"  {path}: {' and '.join(sorted(found))}" for path, found in sorted(shared.items())[:10])
+        raise EnvironmentBuildError(f"two conda packages own one path\n{listed}", hint="drop one of them")
+
+
+def _forget_origin(prefix: Path) -> None:
+    """Removes from conda's records where and when something was linked."""
+    for file in sorted((prefix / "conda-meta").glob("*.json")):
+        content = json.loads(file.read_bytes())
+        for key in ("extracted_package_dir", "package_tarball_full_path", "link", "url", "channel"):
+            content.pop(key, None)
+        file.unlink()
+        file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    (prefix / "conda-meta" / "history").write_text("")
+
+
+def _solve_from_memory(arguments: Mapping[str, Any], error: Exception, on_warning: Any) -> list[RepoDataRecord]:
+    import rattler
+    from rattler.exceptions import GatewayError
+
+    gateway = rattler.Gateway(default_config=rattler.SourceConfig(cache_action="force-cache-only"))
+    try:
+        found = asyncio.run(rattler.solve(**arguments, gateway=gateway))
+    except GatewayError:
+        raise InfrastructureError(
+            f"a channel cannot be read: {_readable(str(error))}", hint="check [environment] channels and the network"
+        ) from None
+    if on_warning is not None:
+        on_warning(f"a channel cannot be reached, locked from what was read of it before: {_readable(str(error))}")
+    return found
+
+
+def _spec(text: str) -> Any:
+    import rattler
+    from rattler.exceptions import InvalidMatchSpecError
+
+    try:
+        return rattler.MatchSpec(text)
+    except InvalidMatchSpecError as error:
+        raise LockError(f"conda_packages: `{text}` is not a conda spec: {error}") from None
+
+
+def _virtual_packages(platform: str, declared: Sequence[tuple[str, str]]) -> list[Any]:
+    import rattler
+
+    made: list[Any] = []
+    for name, value in sorted({**_VIRTUAL[platform], **dict(declared)}.items()):
+        version, _, build = value.partition("=")
+        try:
+            parts = (rattler.PackageName(name), rattler.Version(version), rattler.BuildString(build or "0"))
+        except Exception as error:
+            raise LockError(f"environment.virtual_packages.{name}: got {value!r}: {error}") from None
+        made.append(rattler.GenericVirtualPackage(*parts))
+    return made
+
+
+def _package(record: RepoDataRecord, platform: str) -> CondaPackage:
+    name = record.name.normalized
+    if record.sha256 is None or record.md5 is None:
+        missing = "sha256" if record.sha256 is None else "md5, which conda-lock's format wants"
+        raise LockError(f"{name} {record.version}: its channel gives no {missing}, so it cannot be locked")
+    return CondaPackage(
+        name=name,
+        version=str(record.version),
+        build=str(record.build),
+        filename=str(record.file_name),
+        sha256=record.sha256.hex(),
+        md5=record.md5.hex(),
+        url=public_url(str(record.url)),
+        platform=platform,
+        depends=tuple(sorted(text for text in map(str, record.depends) if not text.startswith("__"))),
+    )
+
+
+def _record(package: CondaPackage, url: str) -> RepoDataRecord:
+    import rattler
+
+    record = rattler.PackageRecord(
+        name=package.name,
+        version=package.version,
+        build=rattler.BuildString(package.build),
+        build_number=0,
+        subdir=package.subdir,
+        depends=list(package.depends),
+        sha256=bytes.fromhex(package.sha256),
+        md5=bytes.fromhex(package.md5),
+    )
+    return rattler.RepoDataRecord(record, package.filename, url, url.rsplit("/", 2)[0])
+
+
+def _moment(date: str) -> datetime.datetime:
+    text = date if "T" in date else f"{date}T23:59:59Z"
+    moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+
+
+def _readable(text: str) -> str:
+    """Returns rattler's explanation without drawing."""
+    drawn = str.maketrans(dict.fromkeys("├└│─", " "))
+    lines = [line.translate(drawn).strip() for line in text.strip().splitlines()]
+    return "\n  ".join(line.removeprefix("Cannot solve the request because of: ") for line in lines if line)
