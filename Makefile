@@ -28,6 +28,7 @@ demo: setup  ## run the main job; the second time it is there already
 
 test: setup  ## check everything, then run all tests
 	$(MAKE) check
+	@$(BIN)/python -m tests.lab up
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 check: setup  ## ruff, mypy, the import contract
@@ -56,11 +57,11 @@ relock: setup  ## pin the development dependencies anew
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --no-header --group dev pyproject.toml --output-file requirements-dev.lock
 
-lab-up: setup  ## make what the tests and recipes/conda-digits.toml use: a small conda channel in .lab/
-	@test -e .lab/channel/noarch/repodata.json || $(BIN)/python -m tests.lab.channel .lab/channel "scikit-learn>=1.5"
+lab-up: setup  ## a conda channel and a base image in .lab/; as root also dockerd and a registry
+	$(BIN)/python -m tests.lab up --channel
 
-lab-down:  ## remove it
-	rm -rf .lab
+lab-down: setup  ## stop and remove what lab-up started and made
+	$(BIN)/python -m tests.lab down
 
 clean:  ## remove .venv and caches of tools, not the store
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -13,28 +13,28 @@ from typing import Any
 
 from repro_est.digest import canonical, sha256_hex
 from repro_est.environment.key import environment_document, environment_key
-from repro_est.environment.prefix import Prefix, realise
 from repro_est.errors import Interrupted, ReproError, ScriptFailed, VerificationError
 from repro_est.git import facts
 from repro_est.launch.diagnosis import report
-from repro_est.launch.process import Launch, Outcome, closed_environment, run_process, secret_values
+from repro_est.launch.process import Outcome, secret_values
+from repro_est.launch.runtime import open_runtime
 from repro_est.lock.lockfile import loads
 from repro_est.lock.values import Lock
 from repro_est.observer import Observer
 from repro_est.plan import Plan
 from repro_est.platforms import current_platform
+from repro_est.project import Project
 from repro_est.store.records import AttemptRecord, Result, Status
 from repro_est.store.runs import Runs
 from repro_est.store.scratch import claimed_directory
 from repro_est.store.store import Store
 from repro_est.targets.collect import Collected, collect
 from repro_est.targets.facts import machine_facts
-from repro_est.targets.local import require
-from repro_est.targets.stage import Workplace, stage
+from repro_est.targets.stage import stage
 
 
 def perform_attempt(
-    plan: Plan, store: Store, observer: Observer, *, commit: bool, source_directory: Path | None
+    plan: Plan, store: Store, observer: Observer, project: Project, *, commit: bool, source_directory: Path | None
 ) -> Result:
     """Executes the plan once and accepts the result if every promise was kept.
 
@@ -49,13 +49,13 @@ def perform_attempt(
     runs = Runs(store.layout)
     runs.write_plan(plan.hash, plan.to_json())
     number, directory = runs.begin(plan.hash)
-    recorder = _Recorder(
-        plan, runs, number, facts={"machine": machine_facts(), **_source_facts(source_directory, secrets)}
-    )
+    known = {"target": plan.recorded.target, "machine": machine_facts(), **_source_facts(source_directory, secrets)}
+    recorder = _Recorder(plan, runs, number, facts=known)
     recorder.write(Status.RUNNING)
     observer.event("attempt", run_hash=plan.hash, number=number, directory=str(directory))
     with claimed_directory(store.layout, "work") as work, recorder.failing():
-        return _Execution(plan, store, observer, recorder, secrets, work, directory).perform(commit=commit)
+        execution = _Execution(plan, store, observer, recorder, secrets, work, directory, project)
+        return execution.perform(commit=commit)
 
 
 class _Execution:
@@ -70,23 +70,26 @@ class _Execution:
         secrets: Mapping[str, str],
         work: Path,
         directory: Path,
+        project: Project,
     ) -> None:
+        self.project = project
         self.plan, self.store, self.observer, self.recorder = plan, store, observer, recorder
         self.secrets, self.work, self.directory = secrets, work, directory
 
     def perform(self, *, commit: bool) -> Result:
         plan, store, recorder = self.plan, self.store, self.recorder
         with recorder.phase("environment"):
-            require(use_gpu=plan.use_gpu)
             lock = self._lock()
             self._check_environment(lock)
-            prefix = realise(lock, store, self.observer)
-            recorder.add_fact("interpreter", dict(prefix.interpreter))
+            runtime = open_runtime(plan, lock, store, self.observer, self.project)
+            for name, value in runtime.facts().items():
+                recorder.add_fact(name, value)
         with recorder.phase("stage"):
             place = stage(plan, store, self.work)
         with recorder.phase("run"):
             self.observer.event("running", entry_script=plan.entry_script, work=str(place.source))
-            outcome = run_process(self._launch(prefix, place), on_output=self.observer.output)
+            logs = self.directory / "logs" / "rank-0"
+            outcome = runtime.run(place, logs, self.secrets, self.observer.output)
             recorder.outcome(outcome)
         with recorder.phase("collect"):
             collected = collect(plan, store, place, self.directory, secrets=self.secrets)
@@ -126,32 +129,6 @@ class _Execution:
                 f"  expected {environment_key(self.plan.environment)}, got {environment_key(document)}",
                 hint="repro verify",
             )
-
-    def _launch(self, prefix: Prefix, place: Workplace) -> Launch:
-        plan = self.plan
-        environment = closed_environment(
-            prefix=prefix.path,
-            home=place.home,
-            temporary=place.temporary,
-            use_gpu=plan.use_gpu,
-            declared=plan.environment_variables,
-            secrets=self.secrets,
-            facts={
-                "REPRO_RUN": plan.hash,
-                "REPRO_OUTPUTS": str(place.outputs),
-                "REPRO_LOGS": str(place.logs),
-                **{f"REPRO_INPUT_{name}": path for name, path in place.input_paths.items()},
-            },
-        )
-        return Launch(
-            command=(str(prefix.python), plan.entry_script, *plan.command_words(place.input_paths)),
-            cwd=place.source,
-            environment=environment,
-            log_directory=self.directory / "logs" / "rank-0",
-            timeout_seconds=plan.recorded.timeout_seconds,
-            read_only=place.read_only,
-            secrets=tuple(self.secrets.values()),
-        )
 
     def _failure(self, outcome: Outcome, collected: Collected) -> ReproError | None:
         """Returns what a person should read when the attempt is no success, else None."""

@@ -212,6 +212,7 @@ def run(
     plan: Plan,
     store: Store,
     observer: Observer,
+    project: Project,
     *,
     force: bool = False,
     commit: bool = True,
@@ -245,7 +246,7 @@ def run(
         # Whoever held the lease may just have finished this very run: then it is ours too, --force or not.
         if commit and (waited or not force) and (result := hit(plan, store, observer)):
             return _finished(plan, result, store, cached=True)
-        result = perform_attempt(plan, store, observer, commit=commit, source_directory=source_directory)
+        result = perform_attempt(plan, store, observer, project, commit=commit, source_directory=source_directory)
     return _finished(plan, result, store, cached=False, register=commit)
 
 

@@ -24,13 +24,14 @@ The document, format 1 (`?` may be absent):
     environment_variables?  {NAME: value}
     secrets?                [NAME, ...] sorted; never a value
     use_gpu?                true
+    network?                true
     salt?                   text
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from repro_est.digest import Json, RunHash, TreeHash, identify
@@ -82,6 +83,7 @@ class Recorded:
         required: outputs that must exist, globs allowed.
         metrics: path of the metrics file.
         timeout_seconds: None is no limit.
+        limits: of a container: `memory` and `shm_size` in bytes, `cpus`; only those that are set.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Recorded:
     required: tuple[str, ...] = ()
     metrics: str = "outputs/metrics.json"
     timeout_seconds: float | None = None
+    limits: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[PlannedInput, ...] = ()
     models: tuple[PlannedModel, ...] = ()
 
@@ -128,6 +131,10 @@ class Plan:
     @property
     def use_gpu(self) -> bool:
         return bool(self.document.get("use_gpu", False))
+
+    @property
+    def network(self) -> bool:
+        return bool(self.document.get("network", False))
 
     @property
     def environment_variables(self) -> dict[str, str]:
@@ -164,6 +171,7 @@ class Plan:
                 "required": list(recorded.required),
                 "metrics": recorded.metrics,
                 "timeout_seconds": recorded.timeout_seconds,
+                **({"limits": dict(recorded.limits)} if recorded.limits else {}),
                 "inputs": [
                     {"name": item.name, "tree": item.tree, "origin": dict(item.origin), "copy": item.copy}
                     for item in recorded.inputs
@@ -206,6 +214,7 @@ def make_plan(
         required=recipe.outputs.required,
         metrics=recipe.outputs.metrics,
         timeout_seconds=recipe.estimator.max_run_duration_seconds,
+        limits={name: value for name, value in asdict(recipe.limits).items() if value is not None},
         inputs=tuple(inputs),
         models=tuple(PlannedModel(m.name, m.path, m.description, dict(m.tags)) for m in recipe.models),
     )
@@ -244,6 +253,7 @@ def load_plan(content: Mapping[str, Any], expected: RunHash) -> Plan:
                 required=tuple(recorded["required"]),
                 metrics=recorded["metrics"],
                 timeout_seconds=recorded["timeout_seconds"],
+                limits=recorded.get("limits", {}),
                 inputs=tuple(
                     PlannedInput(item["name"], item["tree"], item["origin"], item["copy"])
                     for item in recorded["inputs"]
@@ -272,6 +282,7 @@ def _document(
         "environment_variables": dict(estimator.environment_variables),
         "secrets": sorted(set(recipe.secrets)),
         "use_gpu": estimator.use_gpu,
+        "network": recipe.environment.network,
         "salt": recipe.salt,
     }
     return {

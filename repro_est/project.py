@@ -31,12 +31,16 @@ class Project:
         store: absolute directory of the store; it need not exist yet.
         max_snapshot_bytes: refuse a larger source snapshot.
         max_snapshot_files: refuse a snapshot of more files.
+        base: absolute path of the root file system (a tar) that images stand on.
+        base_sha256: what that tar must be.
     """
 
     root: Path
     store: Path
     max_snapshot_bytes: int = MAX_SNAPSHOT_BYTES
     max_snapshot_files: int = MAX_SNAPSHOT_FILES
+    base: Path | None = None
+    base_sha256: str | None = None
 
 
 def find_project(start: Path | None = None) -> Project:
@@ -64,6 +68,7 @@ def _configured(config: Path) -> Project:
     known: dict[str, dict[str, type]] = {
         "store": {"path": str},
         "snapshot": {"max_bytes": int, "max_files": int},
+        "images": {"base": str, "base_sha256": str},
     }
     problems: list[str] = []
     for table, values in document.items():
@@ -78,12 +83,14 @@ def _configured(config: Path) -> Project:
                 problems.append(f"{config}: {table}.{key}: got {value!r}, expected {expected.__name__}")
     if problems:
         raise UsageError("\n".join(problems))
-    snapshot = document.get("snapshot", {})
+    snapshot, images = document.get("snapshot", {}), document.get("images", {})
     return Project(
         root=config.parent,
         store=_store_path(config.parent, document.get("store", {}).get("path", "cache")),
         max_snapshot_bytes=snapshot.get("max_bytes", MAX_SNAPSHOT_BYTES),
         max_snapshot_files=snapshot.get("max_files", MAX_SNAPSHOT_FILES),
+        base=config.parent / images["base"] if "base" in images else None,
+        base_sha256=images.get("base_sha256"),
     )
 
 

@@ -10,19 +10,25 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import sys
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import pytest
 
 from repro_est.cli.main import main
 from repro_est.store.store import Store
+from tests.lab.base import build as build_base
 from tests.lab.channel import build as build_channel
 from tests.lab.conda_package import Channel
+
+if TYPE_CHECKING:
+    from docker import DockerClient
 
 
 class Done(NamedTuple):
@@ -197,6 +203,23 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", "-l", str(place)], check=False)
 
 
+def _remove_image(client: DockerClient, image: str) -> None:
+    """Removes an image; a container of it that is just going holds it for a moment."""
+    from docker.errors import APIError, ImageNotFound
+
+    for _ in range(50):
+        try:
+            client.images.remove(image, force=True)
+        except ImageNotFound:
+            return
+        except APIError as error:
+            last = error
+            time.sleep(0.1)
+        else:
+            return
+    raise last
+
+
 def as_root() -> bool:
     return os.geteuid() == 0
 
@@ -213,3 +236,36 @@ def base_channel(tmp_path_factory: pytest.TempPathFactory) -> Channel:
 def channel(base_channel: Channel, tmp_path: Path) -> Channel:
     """A channel of the test's own, with a Python in it."""
     return base_channel.clone(tmp_path / "channel")
+
+
+@pytest.fixture(scope="session")
+def base_tar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base image: the few files a Python needs, of this Debian."""
+    if not shutil.which("dpkg-query"):
+        missing("the lab makes its base image of Debian packages")
+    path = tmp_path_factory.mktemp("base") / "base.tar"
+    build_base(path)
+    return path
+
+
+@pytest.fixture
+def docker(workshop: Workshop, base_tar: Path) -> Iterator[DockerClient]:
+    """The Docker daemon, in a project with a base image; what the test leaves there is removed."""
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.from_env()
+        client.ping()
+    except (DockerException, OSError):
+        missing("no Docker daemon answers (`make lab-up` as root starts one)")
+    (workshop.root / "repro.toml").write_text(f'[images]\nbase = "{base_tar}"\n')
+    before = {image.id for image in client.images.list(all=True)}
+    yield client
+    left = client.containers.list(all=True, filters={"label": f"repro.store={workshop.root / 'cache'}"})
+    for container in left:
+        container.remove(force=True)
+    for image in client.images.list():
+        if image.id not in before and any(tag.startswith(("repro-env:", "127.0.0.1:")) for tag in image.tags):
+            _remove_image(client, str(image.id))
+    assert left == []

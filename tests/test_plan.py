@@ -16,7 +16,7 @@ from repro_est.errors import VerificationError
 from repro_est.explain import Difference, differences, hunk, leaves, nearest
 from repro_est.plan import Plan, PlannedInput, load_plan, make_plan
 from repro_est.recipe.schema import KEYS, Category
-from repro_est.recipe.values import Estimator, InputReference, ModelRequest, Outputs, Parameter, Recipe
+from repro_est.recipe.values import Estimator, InputReference, Limits, ModelRequest, Outputs, Parameter, Recipe
 from repro_est.store.trees import Entry, Kind, Tree
 
 ENVIRONMENT = {
@@ -66,6 +66,10 @@ HASHED_CHANGES: dict[str, tuple[Plan, str]] = {
         "script_params.--lr",
     ),
     "arguments": (plan(estimator(arguments=("x",))), "arguments"),
+    "network": (
+        plan(dataclasses.replace(RECIPE, environment=dataclasses.replace(RECIPE.environment, network=True))),
+        "network",
+    ),
     "use_gpu": (plan(estimator(use_gpu=True)), "use_gpu"),
     "environment_variables": (plan(estimator(environment_variables=(("A", "2"),))), "environment_variables.A"),
     "secrets": (plan(dataclasses.replace(RECIPE, secrets=())), "secrets.HF_TOKEN"),
@@ -89,6 +93,9 @@ RECORDED_CHANGES: dict[str, Plan] = {
     "tags": plan(dataclasses.replace(RECIPE, tags=(("a", "b"),))),
     "compute_target": plan(estimator(compute_target="elsewhere")),
     "max_run_duration_seconds": plan(estimator(max_run_duration_seconds=5)),
+    "shm_size": plan(dataclasses.replace(RECIPE, limits=Limits(shm_size=1 << 30))),
+    "memory": plan(dataclasses.replace(RECIPE, limits=Limits(memory=1 << 30))),
+    "cpus": plan(dataclasses.replace(RECIPE, limits=Limits(cpus=1.5))),
     "required": plan(dataclasses.replace(RECIPE, outputs=Outputs(required=("outputs/x",)))),
     "metrics": plan(dataclasses.replace(RECIPE, outputs=Outputs(metrics="outputs/m.json"))),
     "mode": plan(inputs=(dataclasses.replace(INPUT, copy=True),)),

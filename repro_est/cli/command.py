@@ -40,6 +40,7 @@ VERBS = (
     Verb("models", "Look", "list registered models"),
     Verb("snapshot", "Parts", "what the source directory contributes; `--list` shows each file"),
     Verb("env", "Parts", "show, build or enter the environment of a recipe"),
+    Verb("image", "Parts", "build, list, verify, push and pull images of environments"),
     Verb("schema", "Parts", "print the JSON Schema of recipes"),
     Verb("verify", "Store", "check every byte of the store"),
     Verb("gc", "Store", "remove what crashed processes left behind"),

@@ -9,6 +9,7 @@ path=$(repro run recipes/digits.toml -q)
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ from repro_est.store.store import Store
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a recipe file, or the hash of a run in this store")
     add_overrides(parser)
+    parser.add_argument("-t", "--target", choices=("local", "docker"), help="where to run; default: compute_target")
     parser.add_argument(
         "--relock", action="store_true", help="make the lock anew when it no longer satisfies the recipe"
     )
@@ -71,8 +73,10 @@ def execute(arguments: argparse.Namespace) -> int:
         recipe = load(path, tuple(arguments.overrides))
         prepared = engine.prepare(recipe, project, store, observer, relock=arguments.relock)
         plan, source = prepared.plan, recipe.estimator.source_directory
+    if arguments.target:
+        plan = dataclasses.replace(plan, recorded=dataclasses.replace(plan.recorded, target=arguments.target))
     finished = engine.run(
-        plan, store, observer, force=arguments.force, commit=not arguments.no_cache, source_directory=source
+        plan, store, observer, project, force=arguments.force, commit=not arguments.no_cache, source_directory=source
     )
     if prepared is not None and arguments.depfile:
         from repro_est.cli.depfile import write_depfile

@@ -15,22 +15,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from repro_est.digest import EnvironmentKey, Sha256
+from repro_est.digest import EnvironmentKey
+from repro_est.environment.artifacts import Artifacts
 from repro_est.environment.payload import RECORD, payload
 from repro_est.environment.wheels import unpack
 from repro_est.errors import EnvironmentBuildError
 from repro_est.files import make_read_only, sha256_file, sync_filesystem, write_atomic
-from repro_est.lock.fetch import fetch, verify_file
 from repro_est.lock.interpreters import Interpreter
 from repro_est.lock.uv import readable, uv_environment, uv_path
-from repro_est.lock.values import Artifact, CondaPackage, Lock, Package
+from repro_est.lock.values import Lock, Package
 from repro_est.observer import Observer
 from repro_est.store.scratch import claimed_directory
 from repro_est.store.store import Store
 
 _FORMAT = 1
 _EPOCH = "315532800"  # 1980-01-01, the earliest time a zip file can hold
-_PARALLEL_FETCHES = 8
 
 
 class Builder:
@@ -51,18 +50,16 @@ class Builder:
     ) -> None:
         self._lock, self._document, self._key = lock, document, key
         self._interpreter, self._store, self._observer = interpreter, store, observer
-        self._platform = str(document["platform"])
+        self._artifacts = Artifacts(lock, str(document["platform"]), store, observer)
 
     def build(self) -> None:
-        packages = [package for package in self._lock.packages if package.artifact(self._platform)]
-        pinned = [build for package in packages if not self._artifact(package).is_wheel for build in package.build]
-        conda = self._lock.conda_packages(self._platform)
-        self._fetch([*packages, *pinned], conda)
+        packages, conda = self._artifacts.packages, self._artifacts.conda
+        self._artifacts.fetch()
         self._observer.event("building", key=self._key, packages=len(packages) + len(conda))
         with claimed_directory(self._store.layout, "tmp") as scratch:
             prefix = scratch / "prefix"
             if conda:
-                self._link(conda, packages, prefix, scratch)
+                self._link(prefix, scratch)
             else:
                 self._create(prefix, scratch)
                 self._install(prefix, [self._wheel(package, scratch) for package in packages], scratch)
@@ -70,57 +67,18 @@ class Builder:
             self._finish(prefix)
         self._observer.event("built", key=self._key)
 
-    # ---- artifacts
-
-    def _artifact(self, package: Package) -> Artifact:
-        artifact = package.artifact(self._platform)
-        if artifact is None:
-            raise EnvironmentBuildError(f"{package.name} {package.version}: has no file for {self._platform}")
-        return artifact
-
-    def _path(self, artifact: Artifact) -> Path:
-        return self._store.layout.package(Sha256(artifact.sha256), artifact.filename)
-
-    def _conda_path(self, package: CondaPackage) -> Path:
-        return self._store.layout.package(Sha256(package.sha256), package.filename)
-
-    def _fetch(self, packages: Sequence[Package], conda: Sequence[CondaPackage]) -> None:
-        """Fetches what is missing and checks what is there; nothing is installed that was not read and verified."""
-        wanted: list[tuple[str, str, Path, str, int]] = []
-        for package in packages:
-            file = self._artifact(package)
-            wanted.append(
-                (f"{package.name} {package.version}", file.url, self._path(file), file.sha256, file.size or 0)
-            )
-        wanted += [(f"{item.name} {item.version}", item.url, self._conda_path(item), item.sha256, 0) for item in conda]
-        missing = [item for item in wanted if not item[2].exists()]
-        if missing:
-            self._observer.event("fetching", count=len(missing), bytes=sum(item[4] for item in missing))
-
-        def arrived(count: int) -> None:
-            self._observer.event("progress", bytes=count)
-
-        def one(item: tuple[str, str, Path, str, int]) -> None:
-            what, url, path, sha256, _ = item
-            if path.exists():
-                verify_file(path, sha256, what=what)
-            else:
-                fetch(url, sha256, path, what=what, on_bytes=arrived)
-
-        with ThreadPoolExecutor(_PARALLEL_FETCHES) as pool:
-            list(pool.map(one, wanted))
-
     # ---- steps
 
-    def _link(self, conda: Sequence[CondaPackage], packages: Sequence[Package], prefix: Path, scratch: Path) -> None:
+    def _link(self, prefix: Path, scratch: Path) -> None:
         """Links conda packages and unpacks wheels on top; both write the path the prefix will have."""
         from repro_est.lock.conda import link
 
         final = str(self._store.layout.environment(self._key).absolute())
+        artifacts = self._artifacts
         prefix.mkdir()
-        link(conda, {item.sha256: self._conda_path(item) for item in conda}, prefix, final, scratch)
-        for package in packages:
-            unpack(self._path(self._artifact(package)), prefix, final=final, python=self._lock.python)
+        link(artifacts.conda, {item.sha256: artifacts.path(item) for item in artifacts.conda}, prefix, final, scratch)
+        for package in artifacts.packages:
+            unpack(artifacts.path(package), prefix, final=final, python=self._lock.python)
         self._check(prefix, scratch)
 
     def _check(self, prefix: Path, scratch: Path) -> None:
@@ -151,16 +109,16 @@ class Builder:
         return gathered
 
     def _wheel(self, package: Package, scratch: Path) -> Path:
-        artifact = self._artifact(package)
-        return self._path(artifact) if artifact.is_wheel else self._built_wheel(package, artifact, scratch)
+        path = self._artifacts.path(package)
+        return path if self._artifacts.artifact(package).is_wheel else self._built_wheel(package, path, scratch)
 
-    def _built_wheel(self, package: Package, sdist: Artifact, scratch: Path) -> Path:
+    def _built_wheel(self, package: Package, sdist: Path, scratch: Path) -> Path:
         """Builds a wheel of an sdist, in a virtual environment of the pinned build packages, without network."""
         builder, output = scratch / f"build-{package.name}", scratch / f"wheel-{package.name}"
         self._create(builder, scratch)
-        self._install(builder, [self._path(self._artifact(pinned)) for pinned in package.build], scratch)
+        self._install(builder, [self._artifacts.path(pinned) for pinned in package.build], scratch)
         arguments = ["build", "--wheel", "--no-build-isolation", "--no-index", "--offline", "--out-dir", str(output)]
-        arguments += ["--python", str(builder / "bin" / "python"), str(self._path(sdist))]
+        arguments += ["--python", str(builder / "bin" / "python"), str(sdist)]
         self._uv(arguments, scratch, f"{package.name} {package.version}, which is built from source")
         return next(output.glob("*.whl"))
 

@@ -153,6 +153,27 @@ def link(packages: Sequence[CondaPackage], files: Mapping[str, Path], stage: Pat
     _forget_origin(stage)
 
 
+def owned_files(prefix: Path) -> dict[str, list[str]]:
+    """Returns the files of each conda package of a prefix, its record among them.
+
+    Raises:
+        EnvironmentBuildError: a file belongs to no package.
+    """
+    owned: dict[str, list[str]] = {}
+    for file in sorted((prefix / "conda-meta").glob("*.json")):
+        content = json.loads(file.read_bytes())
+        paths = [path for path in content["files"] if not path.startswith("__clobbers__/")]
+        owned[content["name"]] = [*paths, f"conda-meta/{file.name}"]
+    known = {path for paths in owned.values() for path in paths} | {"CACHEDIR.TAG", "conda-meta/history"}
+    for place, directories, names in os.walk(prefix):
+        links = [name for name in directories if os.path.islink(os.path.join(place, name))]
+        for name in (*names, *links):
+            path = os.path.relpath(os.path.join(place, name), prefix)
+            if path not in known and not path.startswith("__clobbers__/"):
+                raise EnvironmentBuildError(f"{path}: was linked and belongs to no conda package")
+    return owned
+
+
 def _check_owners(prefix: Path) -> None:
     """Refuses a path that two packages own with different contents: which one it got is an accident of order."""
     owners: dict[str, dict[str, str]] = {}

@@ -24,6 +24,7 @@ from repro_est.recipe.values import (
     Input,
     InputMode,
     InputReference,
+    Limits,
     ModelInput,
     ModelRequest,
     Outputs,
@@ -224,6 +225,7 @@ class _Reader:
             files=files,
             estimator=estimator,
             environment=environment,
+            limits=self._limits(),
             inputs=inputs,
             outputs=Outputs(tuple(outputs["required"]), outputs["metrics"]),
             models=models,
@@ -418,7 +420,29 @@ class _Reader:
             channel_directory=Path(self._directory((*place, "channels"))),
             virtual_packages=tuple(sorted(values["virtual_packages"].items())),
             conda_lock_file=self._file((*place, "conda_lock_file"), given) if given else None,
+            network=values["network"],
         )
+
+    def _limits(self) -> Limits:
+        values = self._values("docker", ("docker",))
+        shm_size = self._document.get("estimator", {}).get("shm_size")  # its type was checked with its table
+        if values["cpus"] is not None and values["cpus"] <= 0:
+            self._problem(("docker", "cpus"), f"got {values['cpus']}, expected more than 0")
+        return Limits(
+            memory=self._size(("docker", "memory"), values["memory"]),
+            cpus=values["cpus"],
+            shm_size=self._size(("estimator", "shm_size"), shm_size),
+        )
+
+    def _size(self, place: Path_, text: object) -> int | None:
+        """Reads a size as Docker writes them: a number and `b`, `k`, `m` or `g`."""
+        if not isinstance(text, str):
+            return None
+        match = re.fullmatch(r"(\d+)([bkmg]?)", text.lower())
+        if match is None:
+            self._problem(place, f'got {text!r}, expected a size such as "2g"')
+            return None
+        return int(match[1]) * {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}[match[2]]
 
     def _inputs(self) -> Iterator[Input]:
         for name in self._named("inputs"):

@@ -85,7 +85,7 @@ KEYS = (
         {},
     ),
     Key("estimator", "arguments", Type.WORDS, _H, "Plain words after the flags: positionals, repeats, empty ones.", ()),
-    Key("estimator", "compute_target", Type.STRING, _R, "Where to run.", "local", choices=("local",)),
+    Key("estimator", "compute_target", Type.STRING, _R, "Where to run.", "local", choices=("local", "docker")),
     Key(
         "estimator", "pip_packages", Type.STRINGS, _L, "Requirements (PEP 508); what they are locked to is hashed.", ()
     ),
@@ -103,7 +103,7 @@ KEYS = (
     Key("estimator", "image_registry_details", Type.ANY, _L, "Registry of the base image.", None, _ENVIRONMENTS),
     Key("estimator", "user_managed", Type.BOOLEAN, _H, "Use the image's own Python.", False, _ENVIRONMENTS),
     Key("estimator", "use_docker", Type.BOOLEAN, _R, "Run in a container.", False, _DOCKER),
-    Key("estimator", "shm_size", Type.STRING, _R, "Size of /dev/shm in the container.", None, _DOCKER),
+    Key("estimator", "shm_size", Type.STRING, _R, 'Size of /dev/shm in a container, "2g".'),
     Key("estimator", "environment_definition", Type.ANY, _H, "An Environment object.", None, _API),
     Key("estimator", "framework_version", Type.STRING, _L, "Of a framework preset.", None, _API),
     Key("estimator", "resume_from", Type.STRING, _H, "Outputs of an earlier run to go on from.", None, _API),
@@ -135,7 +135,9 @@ KEYS = (
     Key("environment", "channels", Type.STRINGS, _L, "Conda channels by priority: URLs, names, paths.", ()),
     Key("environment", "virtual_packages", Type.STRING_TABLE, _L, 'What the target has: {__cuda = "12.4"}.', {}),
     Key("environment", "conda_lock_file", Type.STRING, _L, "A conda-lock file to take in place of packages."),
-    Key("environment", "network", Type.BOOLEAN, _H, "Network during the run.", None, _TEAM),
+    Key("environment", "network", Type.BOOLEAN, _H, "Network during the run, in a container; off by default.", False),
+    Key("docker", "memory", Type.STRING, _R, 'Most memory of the container, "8g".'),
+    Key("docker", "cpus", Type.NUMBER, _R, "Most processors of the container, 1.5."),
     Key("inputs", "path", Type.STRING, _L, "File or directory; `run:HASH/outputs/...`; `model:NAME:VERSION`."),
     Key("inputs", "url", Type.STRING, _L, "http(s) address of a file; needs sha256."),
     Key("inputs", "sha256", Type.STRING, _H, "Of the file at url, 64 hex digits."),
@@ -167,7 +169,7 @@ LATER_TABLES = {
 }
 """Tables of later versions, refused with a sentence."""
 
-TABLES = ("estimator", "environment", "inputs", "outputs", "models")
+TABLES = ("estimator", "environment", "docker", "inputs", "outputs", "models")
 
 
 def keys_of(table: str) -> dict[str, Key]:

@@ -82,6 +82,7 @@ class EnvironmentRequest:
         channel_directory: what paths among them are relative to.
         virtual_packages: sorted `(name, version)`: what the target has, such as `("__cuda", "12.4")`.
         conda_lock_file: absolute path of a conda-lock file that is taken as it is, or None.
+        network: a container may use the network.
     """
 
     python: str | None = None
@@ -94,6 +95,16 @@ class EnvironmentRequest:
     channel_directory: Path = Path()
     virtual_packages: tuple[tuple[str, str], ...] = ()
     conda_lock_file: Path | None = None
+    network: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a container may use: `[docker]` and `shm_size`. Sizes in bytes; None is no limit, or Docker's default."""
+
+    memory: int | None = None
+    cpus: float | None = None
+    shm_size: int | None = None
 
 
 class InputMode(StrEnum):
@@ -180,6 +191,7 @@ class Recipe:
     files: tuple[Path, ...]
     estimator: Estimator
     environment: EnvironmentRequest = EnvironmentRequest()
+    limits: Limits = Limits()
     inputs: tuple[Input, ...] = ()
     outputs: Outputs = Outputs()
     models: tuple[ModelRequest, ...] = ()

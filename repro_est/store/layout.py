@@ -9,6 +9,8 @@ runs/<hash>/attempts/<n>/     attempt.json, logs/, outputs/ (read-only views)
 runs/<hash>/result.json       the commit record, written last
 runs/<hash>/outputs, logs     links to those of the accepted attempt
 envs/<key>/                   a finished prefix; env.json inside is its record
+layers/<diff id>.tar          layers of images, uncompressed; layers/<key>.json says which one is which
+images/<image id>.json        images that were built
 packages/<sha256>/<filename>  artifacts of an index, verified
 fetched/<sha256>/<filename>   URL inputs, verified
 models/<name>/<version>.json  registered models
@@ -29,7 +31,7 @@ from pathlib import Path
 from repro_est.digest import BlobHash, EnvironmentKey, RunHash, Sha256, TreeHash
 
 DIRECTORIES = (
-    "blobs", "packs", "trees", "runs", "envs", "packages", "fetched", "models",
+    "blobs", "packs", "trees", "runs", "envs", "layers", "images", "packages", "fetched", "models",
     "leases", "stat", "work", "tmp", "quarantine", "trash",
 )  # fmt: skip
 
@@ -75,6 +77,15 @@ class Layout:
 
     def environment(self, key: EnvironmentKey) -> Path:
         return self.root / "envs" / key
+
+    def layer(self, diff_id: Sha256) -> Path:
+        return self.root / "layers" / f"{diff_id}.tar"
+
+    def layer_note(self, key: Sha256) -> Path:
+        return self.root / "layers" / f"{key}.json"
+
+    def image(self, image_id: Sha256) -> Path:
+        return self.root / "images" / f"{image_id}.json"
 
     def package(self, sha256: Sha256, filename: str) -> Path:
         return self.root / "packages" / sha256 / filename

@@ -1,0 +1,85 @@
+"""The locked files of an environment, fetched into the store and verified.
+
+Nothing is installed, linked or put into an image that was not read and held against its SHA-256 right before.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from repro_est.digest import Sha256
+from repro_est.errors import EnvironmentBuildError
+from repro_est.lock.fetch import fetch, verify_file
+from repro_est.lock.values import Artifact, CondaPackage, Lock, Package
+from repro_est.observer import Observer
+from repro_est.store.store import Store
+
+_PARALLEL_FETCHES = 8
+
+
+class _Wanted(NamedTuple):
+    what: str
+    url: str
+    path: Path
+    sha256: str
+    size: int
+
+
+class Artifacts:
+    """The files of a lock for one platform.
+
+    Args:
+        packages: those the platform needs, by name.
+        conda: likewise.
+    """
+
+    def __init__(self, lock: Lock, platform: str, store: Store, observer: Observer) -> None:
+        self._platform, self._layout, self._observer = platform, store.layout, observer
+        self.packages = tuple(package for package in lock.packages if package.artifact(platform))
+        self.conda = lock.conda_packages(platform)
+
+    def artifact(self, package: Package) -> Artifact:
+        artifact = package.artifact(self._platform)
+        if artifact is None:
+            raise EnvironmentBuildError(f"{package.name} {package.version}: has no file for {self._platform}")
+        return artifact
+
+    def path(self, package: Package | CondaPackage) -> Path:
+        """Where the file of a package lies in the store."""
+        file = package if isinstance(package, CondaPackage) else self.artifact(package)
+        return self._layout.package(Sha256(file.sha256), file.filename)
+
+    def fetch(self) -> None:
+        """Fetches what is missing and checks what is there, also what sdists are built with.
+
+        Raises:
+            VerificationError: a file is not what was locked.
+            InfrastructureError: a file cannot be had.
+        """
+        pinned = [item for package in self.packages if not self.artifact(package).is_wheel for item in package.build]
+        wanted = [self._wanted(package) for package in (*self.packages, *pinned)]
+        wanted += [self._wanted(package) for package in self.conda]
+        missing = [item for item in wanted if not item.path.exists()]
+        if missing:
+            self._observer.event("fetching", count=len(missing), bytes=sum(item.size for item in missing))
+
+        def arrived(count: int) -> None:
+            self._observer.event("progress", bytes=count)
+
+        def one(item: _Wanted) -> None:
+            if item.path.exists():
+                verify_file(item.path, item.sha256, what=item.what)
+            else:
+                fetch(item.url, item.sha256, item.path, what=item.what, on_bytes=arrived)
+
+        with ThreadPoolExecutor(_PARALLEL_FETCHES) as pool:
+            list(pool.map(one, wanted))
+
+    def _wanted(self, package: Package | CondaPackage) -> _Wanted:
+        what = f"{package.name} {package.version}"
+        if isinstance(package, CondaPackage):
+            return _Wanted(what, package.url, self.path(package), package.sha256, 0)
+        file = self.artifact(package)
+        return _Wanted(what, file.url, self.path(package), file.sha256, file.size or 0)

@@ -1,0 +1,144 @@
+"""Layers of images: uncompressed tars that are the same bytes wherever they are made, and made once.
+
+A layer is a function of its packages and the path it is for. Names are sorted, every directory is listed, owner is 0,
+times are 0, modes are 0755 and 0644 (OCI image spec, layer.md; PAX, POSIX.1-2001). Its name is the SHA-256 of the tar,
+which OCI calls its diff ID. A note under the key of what it is made of says which layer that was, and which paths it
+has with which contents, so that an image whose layers are all there unpacks nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tarfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from repro_est.digest import Sha256
+from repro_est.digest import sha256 as new_sha256
+from repro_est.files import fsync, write_atomic
+from repro_est.store.blobs import digest_file
+from repro_est.store.guard import writing
+from repro_est.store.layout import Layout
+from repro_est.store.scratch import claimed_directory
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer.
+
+    Args:
+        name: for people: a package, `base`, or how many small packages it holds.
+        diff_id: SHA-256 of the uncompressed tar, 64 hex digits.
+        size: of the tar, bytes.
+        built: it was made just now.
+    """
+
+    name: str
+    diff_id: Sha256
+    size: int
+    built: bool = False
+
+
+class Layers:
+    """The layers of one store."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def find(self, key: Sha256, name: str) -> Layer | None:
+        """Returns the layer that was made for a key, if it is still there."""
+        note = self._note(key)
+        if note is None or not self._layout.layer(note[0]).exists():
+            return None
+        return Layer(name, note[0], note[1])
+
+    def paths(self, key: Sha256) -> Mapping[str, str]:
+        """Returns the paths of the layer of a key, each with what tells contents apart."""
+        note = self._note(key)
+        return note[2] if note else {}
+
+    def make(self, key: Sha256, name: str, entries: Mapping[str, Path]) -> Layer:
+        """Makes a layer.
+
+        Args:
+            entries: path in the image (relative, POSIX) to the file or symlink that will be there.
+        """
+        with writing(self._layout.directory("layers")), claimed_directory(self._layout, "tmp") as scratch:
+            self._layout.directory("layers").mkdir(exist_ok=True)
+            temporary = scratch / "layer.tar"
+            contents: dict[str, str] = {}
+            with open(temporary, "wb") as file:
+                writer = _Hashing(file)
+                _write(writer, entries, contents)
+                file.flush()
+                fsync(file.fileno())
+            diff_id = Sha256(writer.hasher.hexdigest())
+            os.chmod(temporary, 0o444)
+            os.replace(temporary, self._layout.layer(diff_id))
+            note = {"diff_id": diff_id, "size": writer.size, "name": name, "paths": contents}
+            write_atomic(self._layout.layer_note(key), json.dumps(note, sort_keys=True).encode())
+        return Layer(name, diff_id, writer.size, built=True)
+
+    def take(self, name: str, tar: Path, diff_id: Sha256) -> Layer:
+        """Takes a tar that somebody else made, whose SHA-256 is known."""
+        place = self._layout.layer(diff_id)
+        if not place.exists():
+            with writing(place), claimed_directory(self._layout, "tmp") as scratch:
+                place.parent.mkdir(exist_ok=True)
+                from repro_est.files import copy_file
+
+                copy_file(tar, scratch / "layer.tar", mode=0o444)
+                os.replace(scratch / "layer.tar", place)
+        return Layer(name, diff_id, place.stat().st_size)
+
+    def _note(self, key: Sha256) -> tuple[Sha256, int, Mapping[str, str]] | None:
+        try:
+            note = json.loads(self._layout.layer_note(key).read_bytes())
+            return Sha256(note["diff_id"]), int(note["size"]), note["paths"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+class _Hashing:
+    """Writes on, digests and counts."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.hasher, self.size = file, new_sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self.hasher.update(data)
+        self.size += len(data)
+        return self._file.write(data)
+
+
+def _write(file: _Hashing, entries: Mapping[str, Path], contents: dict[str, str]) -> None:
+    names = sorted({*entries, *_parents(entries)}, key=lambda name: name.split("/"))
+    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as archive:  # type: ignore[call-overload]
+        for name in names:
+            member = tarfile.TarInfo(name)
+            path = entries.get(name)
+            status = path.lstat() if path is not None else None
+            if path is None or status is None or stat.S_ISDIR(status.st_mode):
+                member.type, member.mode = tarfile.DIRTYPE, 0o755
+                archive.addfile(member)
+            elif stat.S_ISLNK(status.st_mode):
+                member.type, member.mode, member.linkname = tarfile.SYMTYPE, 0o777, os.readlink(path)
+                contents[name] = f"-> {member.linkname}"
+                archive.addfile(member)
+            else:
+                member.size, member.mode = status.st_size, 0o755 if status.st_mode & 0o100 else 0o644
+                contents[name] = digest_file(path, with_sha256=False).xxh3
+                with open(path, "rb") as source:
+                    archive.addfile(member, source)
+
+
+def _parents(names: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for name in names:
+        while (name := name.rpartition("/")[0]) and name not in found:
+            found.add(name)
+    return found

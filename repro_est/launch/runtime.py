@@ -1,0 +1,173 @@
+"""Where a run executes: as a process with the environment's prefix, or in a container with its image.
+
+The run hash is the same for both (docs/decisions/0013): the same packages, script, inputs and variables. What differs,
+the interpreter's build or the base image, is recorded with the attempt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from repro_est.environment.base import project_base
+from repro_est.environment.image import PREFIX, Image, build_image
+from repro_est.environment.prefix import Prefix, realise
+from repro_est.launch.process import Launch, OnOutput, Outcome, closed_environment, run_process
+from repro_est.lock.values import Lock
+from repro_est.observer import Observer
+from repro_est.plan import Plan
+from repro_est.platforms import current_platform
+from repro_est.project import Project
+from repro_est.store.store import Store
+from repro_est.targets.local import require
+from repro_est.targets.stage import Workplace
+
+_WORK = "/work"
+_FROM_OUTSIDE = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+
+
+class Runtime(Protocol):
+    """One way of executing a plan on this machine."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """What is recorded of it with the attempt."""
+
+    def run(self, place: Workplace, logs: Path, secrets: Mapping[str, str], on_output: OnOutput) -> Outcome:
+        """Executes the script in a staged workplace.
+
+        Args:
+            logs: directory for stdout.log and stderr.log.
+            secrets: values by name.
+        """
+
+
+def open_runtime(plan: Plan, lock: Lock, store: Store, observer: Observer, project: Project) -> Runtime:
+    """Returns the runtime of the plan's target, its environment ready.
+
+    Raises:
+        ReproError: the target has no GPU and one is asked for; the environment cannot be made.
+    """
+    if plan.recorded.target != "docker":
+        require(use_gpu=plan.use_gpu)
+        return _Process(plan, realise(lock, store, observer))
+    from repro_est.environment.daemon import connect, load, reap, require_gpu
+
+    client = connect()
+    reap(client, store)
+    if plan.use_gpu:
+        require_gpu(client)
+    image = build_image(lock, current_platform(), project_base(project), store, observer)
+    load(client, image, store)
+    return _Container(plan, image, store)
+
+
+class _Process:
+    def __init__(self, plan: Plan, prefix: Prefix) -> None:
+        self._plan, self._prefix = plan, prefix
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"interpreter": dict(self._prefix.interpreter)}
+
+    def run(self, place: Workplace, logs: Path, secrets: Mapping[str, str], on_output: OnOutput) -> Outcome:
+        plan = self._plan
+        environment = closed_environment(
+            prefix=self._prefix.path,
+            home=place.home,
+            temporary=place.temporary,
+            use_gpu=plan.use_gpu,
+            declared=plan.environment_variables,
+            secrets=secrets,
+            facts=_facts(plan, str(place.source), place.input_paths),
+        )
+        launch = Launch(
+            command=(str(self._prefix.python), plan.entry_script, *plan.command_words(place.input_paths)),
+            cwd=place.source,
+            environment=environment,
+            log_directory=logs,
+            timeout_seconds=plan.recorded.timeout_seconds,
+            read_only=place.read_only,
+            secrets=tuple(secrets.values()),
+        )
+        return run_process(launch, on_output=on_output)
+
+
+class _Container:
+    """Runs `launch.container`, which owns the container, under the same supervisor as any script.
+
+    So time limits, cancelling, logs and the masking of secrets are the same code for both. Values of variables go
+    through the environment of that process, never through its arguments.
+    """
+
+    def __init__(self, plan: Plan, image: Image, store: Store) -> None:
+        self._plan, self._image, self._store = plan, image, store
+
+    def facts(self) -> Mapping[str, Any]:
+        image = self._image
+        return {"image": {"id": f"sha256:{image.image_id}", "base": image.base, "platform": image.platform}}
+
+    def run(self, place: Workplace, logs: Path, secrets: Mapping[str, str], on_output: OnOutput) -> Outcome:
+        plan = self._plan
+        root = str(place.home.parent)
+        inputs = {name: path.removeprefix(root) for name, path in place.input_paths.items()}
+        environment = closed_environment(
+            prefix=Path(PREFIX),
+            home=Path("/home/repro"),
+            temporary=Path("/tmp"),  # noqa: S108 -- in the container, where it is ours alone
+            use_gpu=plan.use_gpu,
+            declared=plan.environment_variables,
+            secrets=secrets,
+            facts={**_facts(plan, _WORK, inputs), "LOGNAME": "repro"},
+        )
+        writable = {item.name for item in plan.recorded.inputs if item.copy}
+        specification = {
+            "image": f"sha256:{self._image.image_id}",
+            "command": [f"{PREFIX}/bin/python", plan.entry_script, *plan.command_words(inputs)],
+            "variables": sorted(environment),
+            "mounts": [
+                [str(place.source), _WORK, "ro"],
+                [str(place.outputs), f"{_WORK}/outputs", "rw"],
+                [str(place.logs), f"{_WORK}/logs", "rw"],
+                [str(place.home), "/home/repro", "rw"],
+                [str(place.temporary), "/tmp", "rw"],  # noqa: S108
+                *(
+                    [os.path.realpath(path), inputs[name], "rw" if name in writable else "ro"]
+                    for name, path in place.input_paths.items()
+                ),
+            ],
+            "user": f"{os.getuid()}:{os.getgid()}",
+            "network": plan.network,
+            "use_gpu": plan.use_gpu,
+            "limits": dict(plan.recorded.limits),
+            "labels": {"repro.run": plan.hash, "repro.store": str(self._store.layout.root)},
+        }
+        outside = {name: os.environ[name] for name in _FROM_OUTSIDE if name in os.environ}
+        launch = Launch(
+            command=(sys.executable, "-I", "-m", "repro_est.launch.container", json.dumps(specification)),
+            cwd=place.source,
+            environment={**environment, **outside},
+            log_directory=logs,
+            timeout_seconds=plan.recorded.timeout_seconds,
+            secrets=tuple(secrets.values()),
+        )
+        try:
+            outcome = run_process(launch, on_output=on_output)
+        finally:
+            from repro_est.environment.daemon import remove_containers
+
+            remove_containers(plan.hash, self._store)
+        return dataclasses.replace(outcome, read_only="enforced" if place.read_only else "no inputs")
+
+
+def _facts(plan: Plan, work: str, inputs: Mapping[str, str]) -> dict[str, str]:
+    """The variables that tell the script about its run."""
+    return {
+        "REPRO_RUN": plan.hash,
+        "REPRO_OUTPUTS": f"{work}/outputs",
+        "REPRO_LOGS": f"{work}/logs",
+        **{f"REPRO_INPUT_{name}": path for name, path in inputs.items()},
+    }

@@ -1,0 +1,130 @@
+"""The lab: what the end-to-end tests need, installed and started by hand or by `make test`.
+
+    python -m tests.lab up [--channel]     idempotent; without root it makes files only, and says what is missing
+    python -m tests.lab down
+
+.lab/base.tar    a root file system of packages of this Debian
+.lab/channel/    with --channel: a conda channel, for recipes/conda-digits.toml
+dockerd          on its usual socket, unless one answers there already
+docker-registry  on 127.0.0.1:5000
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.lab import base, channel
+
+LAB = Path(__file__).parents[2] / ".lab"
+REGISTRY = ("127.0.0.1", 5000)
+_PACKAGES = ("docker.io", "iptables", "docker-registry")
+
+
+def up(*, with_channel: bool) -> None:
+    LAB.mkdir(exist_ok=True)
+    if not (LAB / "base.tar").exists() and shutil.which("dpkg-query"):
+        base.build(LAB / "base.tar")
+    if with_channel and not (LAB / "channel/noarch/repodata.json").exists():
+        channel.main([str(LAB / "channel"), "scikit-learn>=1.5"])
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        print("lab: no root, or no Debian: tests that need Docker are skipped")
+        return
+    _install()
+    if not _docker_answers():
+        _start("dockerd", ["dockerd"], _docker_answers)
+    if not _registry_answers():
+        settings = LAB / "registry.yml"
+        address = f"{REGISTRY[0]}:{REGISTRY[1]}"
+        settings.write_text(
+            f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {LAB / 'registry'}\n  delete:\n    enabled: true\n"
+            f"http:\n  addr: {address}\n"
+        )
+        _start("docker-registry", ["docker-registry", "serve", str(settings)], _registry_answers)
+    print("lab: dockerd and docker-registry answer")
+
+
+def down() -> None:
+    for pid_file in LAB.glob("*.pid"):
+        try:
+            process = int(pid_file.read_text())
+            os.kill(process, signal.SIGTERM)
+            for _ in range(100):
+                os.kill(process, 0)
+                time.sleep(0.1)
+        except (ProcessLookupError, ValueError):
+            pass
+        pid_file.unlink(missing_ok=True)
+    shutil.rmtree(LAB, ignore_errors=True)
+
+
+def _install() -> None:
+    programs = {"docker.io": "dockerd", "iptables": "iptables", "docker-registry": "docker-registry"}
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    wanted = [package for package in _PACKAGES if not shutil.which(programs[package], path=path)]
+    if not wanted:
+        return
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    # A package's own start-up script must not start anything: here daemons are ours.
+    policy = Path("/usr/sbin/policy-rc.d")
+    made = not policy.exists()
+    if made:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    try:
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *wanted]
+        log = LAB / "apt.log"
+        with open(log, "wb") as output:
+            for command in (["apt-get", "update", "-qq"], install):
+                done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        if done.returncode != 0:
+            sys.exit(f"lab: {' '.join(install)} failed, see {log}:\n" + log.read_text()[-2000:])
+    finally:
+        if made:
+            policy.unlink()
+
+
+def _start(name: str, command: Sequence[str], answers: Callable[[], bool]) -> None:
+    log = LAB / f"{name}.log"
+    environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment
+        )
+    (LAB / f"{name}.pid").write_text(str(process.pid))
+    for _ in range(300):
+        if answers():
+            return
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    sys.exit(f"lab: {name} did not start, see {log}:\n" + log.read_text(errors="replace")[-2000:])
+
+
+def _docker_answers() -> bool:
+    return bool(shutil.which("docker")) and subprocess.run(["docker", "info"], capture_output=True).returncode == 0
+
+
+def _registry_answers() -> bool:
+    try:
+        socket.create_connection(REGISTRY, timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["up", *more] if set(more) <= {"--channel"}:
+            up(with_channel=bool(more))
+        case ["down"]:
+            down()
+        case _:
+            sys.exit(__doc__)
