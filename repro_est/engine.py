@@ -164,17 +164,20 @@ def write_lock(
         as_of: nothing newer than this date is taken.
         conda: a conda program that solves conda packages in place of rattler.
     """
+    from repro_est.images.pin import pinned_image
     from repro_est.lock.resolve import resolve
     from repro_est.targets.stage import lock_url_inputs
 
     observer.event("locking", recipe=str(recipe.path))
     started = time.monotonic()
+    image = pinned_image(recipe, previous.image if previous else None, observer, update=update)
     lock = resolve(
         recipe,
         previous=previous,
         update=update,
         as_of=as_of,
         conda=conda,
+        image=image,
         on_warning=lambda message: observer.event("warning", message=message),
     )
     lock = lock_url_inputs(recipe, lock, store)

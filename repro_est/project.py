@@ -8,6 +8,7 @@ project.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from repro_est.errors import UsageError
 
 CONFIG_NAME = "repro.toml"
 STORE_VARIABLE = "REPRO_STORE"
+_REPOSITORY = r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d+)?(/[a-z0-9][a-z0-9._-]*)+"
 
 MAX_SNAPSHOT_BYTES = 300 * 1024 * 1024
 """Default soft limit of a source snapshot, the figure of Azure ML (bytes)."""
@@ -33,6 +35,7 @@ class Project:
         max_snapshot_files: refuse a snapshot of more files.
         base: absolute path of the root file system (a tar) that images stand on.
         base_sha256: what that tar must be.
+        registry: repository where a team shares images of environments, `host:5000/team/env`, or None.
     """
 
     root: Path
@@ -41,6 +44,7 @@ class Project:
     max_snapshot_files: int = MAX_SNAPSHOT_FILES
     base: Path | None = None
     base_sha256: str | None = None
+    registry: str | None = None
 
 
 def find_project(start: Path | None = None) -> Project:
@@ -68,7 +72,7 @@ def _configured(config: Path) -> Project:
     known: dict[str, dict[str, type]] = {
         "store": {"path": str},
         "snapshot": {"max_bytes": int, "max_files": int},
-        "images": {"base": str, "base_sha256": str},
+        "images": {"base": str, "base_sha256": str, "registry": str},
     }
     problems: list[str] = []
     for table, values in document.items():
@@ -81,6 +85,9 @@ def _configured(config: Path) -> Project:
                 problems.append(f"{config}: {table}.{key}: unknown key, expected one of {', '.join(known[table])}")
             elif type(value) is not expected:
                 problems.append(f"{config}: {table}.{key}: got {value!r}, expected {expected.__name__}")
+            elif key == "registry" and not re.fullmatch(_REPOSITORY, str(value)):
+                expectation = "expected a repository such as `host:5000/team/env`"
+                problems.append(f"{config}: {table}.{key}: got {value!r}, {expectation}")
     if problems:
         raise UsageError("\n".join(problems))
     snapshot, images = document.get("snapshot", {}), document.get("images", {})
@@ -91,6 +98,7 @@ def _configured(config: Path) -> Project:
         max_snapshot_files=snapshot.get("max_files", MAX_SNAPSHOT_FILES),
         base=config.parent / images["base"] if "base" in images else None,
         base_sha256=images.get("base_sha256"),
+        registry=images.get("registry"),
     )
 
 

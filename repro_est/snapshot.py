@@ -21,8 +21,8 @@ from pathlib import Path
 from repro_est.digest import BlobHash, TreeHash, sha256_hex, xxh3_hex
 from repro_est.errors import InputError, SourceError
 from repro_est.ignore import IGNORE_FILES, Ignore
-from repro_est.scan import Scanned, Signature, scan, signature_of
-from repro_est.store.blobs import SMALL, Batch, Content, digest_descriptor
+from repro_est.scan import Excluder, Scanned, Signature, scan, signature_of
+from repro_est.store.blobs import SMALL, Batch, Content, digest_descriptor, digest_file
 from repro_est.store.statcache import StatCache
 from repro_est.store.store import Store
 from repro_est.store.trees import Entry, Kind, Tree
@@ -148,6 +148,24 @@ def digest_input(path: Path, store: Store) -> InputTree:
     directories = {"", *(parent for item in found for parent in _parents(item))}
     cache.remember(tree.hash, files, {}, directories)
     return InputTree(real, tree)
+
+
+def tree_in_place(path: Path, *, exclude: Excluder | None = None, links_may_leave: bool = False) -> Tree:
+    """Returns the tree of a file or directory that is neither copied nor remembered, without SHA-256.
+
+    Raises:
+        SourceError: something in it cannot be told apart on every machine.
+    """
+    if path.is_file():
+        content = digest_file(path, with_sha256=False)
+        return Tree.of([Entry(path.name, Kind.FILE, content.xxh3, content.size)], single_file=True)
+    found, problems = scan(path, shown=str(path), exclude=exclude, links_may_leave=links_may_leave)
+    if problems:
+        raise SourceError("\n".join(problems))
+    plain = (Kind.SYMLINK, Kind.DIRECTORY)
+    return Tree.of(
+        _entry(item, None if item.kind in plain else digest_file(path / item.path, with_sha256=False)) for item in found
+    )
 
 
 def source_cache(source: Path, store: Store, exclude: tuple[Path, ...]) -> StatCache:

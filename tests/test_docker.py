@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from repro_est.environment import daemon
+from repro_est.images import daemon
 from tests.conftest import Workshop, missing
-from tests.lab.__main__ import REGISTRY, _registry_answers
+from tests.lab.__main__ import REGISTRY, registry_answers
 from tests.lab.conda_package import Channel, Content
 from tests.test_conda import recipe
 from tests.test_image import build, noise
@@ -80,6 +80,7 @@ def test_a_run_in_a_container_sees_what_it_may_and_leaves_nothing(
     assert {item.stat().st_uid for item in run.rglob("*")} == {os.getuid()}
     facts = workshop.repro("show", done["run_hash"], "--json").json["attempts"][0]["facts"]
     assert facts["target"] == "docker"
+    assert facts["image"]["origin"] == "built"
     assert facts["image"]["id"] == f"{build(workshop)['image_id']}"
     assert containers(docker, workshop) == []
 
@@ -182,9 +183,9 @@ def test_only_missing_layers_are_sent(
 
 
 def test_an_image_goes_through_a_registry(workshop: Workshop, channel: Channel, docker: DockerClient) -> None:
-    if not _registry_answers():
+    if not registry_answers(REGISTRY):
         missing("no registry answers (`make lab-up` as root starts one)")
-    repository = f"{REGISTRY[0]}:{REGISTRY[1]}/team/env"
+    repository = f"{REGISTRY}/team/env"
     recipe(workshop, channel, "python")
     pushed = workshop.repro("image", "push", "job.toml", repository, "--json")
     assert pushed.code == 0, pushed.err
@@ -195,8 +196,8 @@ def test_an_image_goes_through_a_registry(workshop: Workshop, channel: Channel, 
     channel.add_module("alpha")
     recipe(workshop, channel, "python", "alpha", name="other")
     other = workshop.repro("image", "build", "other.toml", "--json").json
-    docker.images.get(other["image_id"]).tag(repository, build(workshop)["environment"])
-    docker.images.push(repository, tag=build(workshop)["environment"])
+    docker.images.get(other["image_id"]).tag(repository, pushed.json["tag"])
+    docker.images.push(repository, tag=pushed.json["tag"])
     swapped = workshop.repro("image", "pull", "job.toml", repository)
     assert swapped.code == 4
     assert "is another image" in swapped.err

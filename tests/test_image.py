@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from repro_est.environment import image as image_module
+from repro_est.images import builder as image_module
 from tests.conftest import PackageIndex, Workshop
 from tests.lab.conda_package import Channel, Content
 from tests.test_conda import recipe

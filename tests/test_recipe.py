@@ -169,7 +169,22 @@ class = "bitwise"
         ('[estimator]\nentry_script = "nb.ipynb"\n', "no such file"),
         ('[estimator]\nentry_script = "train.py"\nsource_directory = "nope"\n', "no such directory"),
         (GOOD + 'distributed_training = "mpi"\n', "job.toml:3: estimator.distributed_training: not built yet"),
-        (GOOD + "user_managed = true\n", "not built yet"),
+        (GOOD + "user_managed = true\n", "needs custom_docker_image or dockerfile"),
+        (
+            GOOD + 'custom_docker_image = "a:1"\nuser_managed = true\npip_packages = ["six"]\n',
+            "pip_packages: goes without user_managed",
+        ),
+        (GOOD + 'custom_docker_image = "a:1"\ndockerfile = "train.py"\n', "expected one of the two"),
+        (GOOD + 'custom_docker_image = "Not An Image"\n', "expected an image such as"),
+        (GOOD + 'custom_docker_image = "me:secret@host/a:1"\n', "docker login"),
+        (GOOD + 'custom_docker_image = "a:1"\ncompute_target = "local"\n', "a base image needs a container"),
+        (GOOD + 'use_docker = true\ncompute_target = "local"\n', "use_docker = true says otherwise"),
+        (GOOD + 'dockerfile = "nope"\n', "no such file"),
+        (GOOD + 'image_registry_details = { address = "h:1" }\n', "goes with custom_docker_image"),
+        (
+            GOOD + 'custom_docker_image = "a:1"\nimage_registry_details = { username = "u" }\n',
+            "repro keeps no credentials in files",
+        ),
         (GOOD + "vm_size = 3\n", "has no meaning here"),
         (GOOD + "[inputs.x]\n", "expected either `path`, or `url` with `sha256`"),
         (GOOD + '[inputs.x]\nurl = "https://a/b"\n', "needs `sha256`"),
@@ -185,6 +200,21 @@ def test_bad_input_gets_a_clear_error(place: Path, text: str, expected: str) -> 
     if expected.endswith("[]"):
         expected = "unknown key"
     assert expected in refused(place, text)
+
+
+@pytest.mark.parametrize("more", ['custom_docker_image = "team/base:1"', "use_docker = true", 'dockerfile = "d"'])
+def test_a_recipe_that_needs_a_container_runs_in_one(place: Path, more: str) -> None:
+    (place / "d").write_text("FROM scratch\n")
+    (place / "job.toml").write_text(f"{GOOD}{more}\n")
+    assert load(Path("job.toml")).estimator.compute_target == "docker"
+
+
+def test_a_registry_address_goes_before_the_image(place: Path) -> None:
+    more = 'custom_docker_image = "team/base:1"\nimage_registry_details = { address = "host:5000" }\n'
+    (place / "job.toml").write_text(GOOD + more)
+    image = load(Path("job.toml")).estimator.image
+    assert image is not None
+    assert image.name == "host:5000/team/base:1"
 
 
 def test_what_is_not_a_recipe_at_all(place: Path) -> None:

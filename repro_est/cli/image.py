@@ -4,9 +4,11 @@ repro image build recipes/conda-digits.toml               make it, and load it w
 repro image build R --tarball image.tar                   an OCI layout that docker load takes too; needs no daemon
 repro image ls                                            images of this store
 repro image inspect R                                     layers, packages, configuration
-repro image verify R                                      read every layer
-repro image push R REPOSITORY                             as REPOSITORY:<environment key>
-repro image pull R REPOSITORY                             and check that it is the image this recipe builds
+repro image verify R                                      read every layer, and make anew what came from a registry
+repro image push R [REPOSITORY]                           as REPOSITORY:<tag>; default: [images] registry
+repro image pull R [REPOSITORY]                           and check that it is the image of this recipe
+repro image export R NAME:TAG                             environment, source, inputs and command, into the daemon
+repro image export R --tarball run.tar                    the same as a file: docker load -i run.tar
 """
 
 from __future__ import annotations
@@ -15,18 +17,26 @@ import argparse
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from repro_est.cli.common import TerminalObserver, add_json, add_recipe, open_store
 from repro_est.console import Console, human_size
-from repro_est.errors import InfrastructureError, VerificationError
+from repro_est.errors import InfrastructureError, UsageError, VerificationError
+from repro_est.images.base import Base
+from repro_est.lock.values import Lock
+from repro_est.observer import Observer
+from repro_est.project import Project
+from repro_est.recipe.values import Recipe
+from repro_est.store.store import Store
+
+_NAME_IT = 'name it, or write it into repro.toml: [images] registry = "host:5000/team/env"'
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     build = verbs.add_parser("build", help="make the image of a recipe's environment")
     add_recipe(build)
-    build.add_argument("--tarball", metavar="FILE", help="write an OCI layout; no daemon is asked for anything")
+    build.add_argument("--tarball", metavar="FILE", help="write an OCI layout in place of loading it into a daemon")
     build.add_argument("--no-load", action="store_true", help="do not load it into the Docker daemon")
     add_json(build)
     add_json(verbs.add_parser("ls", help="list images of this store"))
@@ -37,8 +47,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name, text in (("push", "push it to a registry"), ("pull", "pull it from a registry, and check it")):
         one = verbs.add_parser(name, help=text)
         add_recipe(one)
-        one.add_argument("repository", metavar="REPOSITORY", help="without a tag")
+        one.add_argument("repository", metavar="REPOSITORY", nargs="?", help="without a tag; or [images] registry")
         add_json(one)
+    export = verbs.add_parser("export", help="make an image that runs by itself: source, inputs and command in it")
+    add_recipe(export)
+    export.add_argument("name", metavar="NAME:TAG", nargs="?", help="what to call it; default: repro-run:<run hash>")
+    export.add_argument("--tarball", metavar="FILE", help="write it to a file in place of loading it into the daemon")
+    export.add_argument("--without-inputs", action="store_true", help="leave inputs out; mount them at /inputs/NAME")
+    add_json(export)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -49,15 +65,29 @@ def execute(arguments: argparse.Namespace) -> int:
         "verify": _verify,
         "push": _push,
         "pull": _pull,
+        "export": _export,
     }
     return actions[arguments.action](arguments, Console(quiet=arguments.json))
 
 
-def _made(arguments: argparse.Namespace, console: Console) -> tuple[Any, Any]:
-    """Returns the image of a recipe and the store, building what is missing."""
+class _Wanted(NamedTuple):
+    """A recipe with its lock, and where its image would be made."""
+
+    recipe: Recipe
+    lock: Lock
+    platform: str
+    project: Project
+    store: Store
+    observer: Observer
+
+    def base(self) -> Base:
+        from repro_est.images.base import open_base
+
+        return open_base(self.lock.image, self.platform, self.project, self.store)
+
+
+def _wanted(arguments: argparse.Namespace, console: Console) -> _Wanted:
     from repro_est import engine
-    from repro_est.environment.base import project_base
-    from repro_est.environment.image import build_image
     from repro_est.platforms import current_platform
     from repro_est.recipe.load import load
 
@@ -65,30 +95,45 @@ def _made(arguments: argparse.Namespace, console: Console) -> tuple[Any, Any]:
     project, store = open_store()
     observer = TerminalObserver(console)
     lock = engine.locked(recipe, store, observer)
-    return build_image(lock, current_platform(), project_base(project), store, observer), store
+    return _Wanted(recipe, lock, current_platform(), project, store, observer)
+
+
+def _made(arguments: argparse.Namespace, console: Console) -> tuple[Any, Store]:
+    """Returns the image of a recipe and the store, making what is missing."""
+    from repro_est.images.builder import build_image
+
+    wanted = _wanted(arguments, console)
+    if wanted.lock.image is not None and wanted.lock.image.python:
+        raise UsageError(
+            "user_managed = true takes the base image as it is, so there is no image to make",
+            hint="`repro image export` makes one with the source in it",
+        )
+    return build_image(wanted.lock, wanted.platform, wanted.base(), wanted.store, wanted.observer), wanted.store
 
 
 def _build(arguments: argparse.Namespace, console: Console) -> int:
-    from repro_est.environment.archive import archive
-    from repro_est.environment.daemon import REPOSITORY, connect, load
+    from repro_est.images.daemon import REPOSITORY, connect, load
 
     image, store = _made(arguments, console)
     loaded: bool | None = None
     if arguments.tarball:
-        _write(Path(arguments.tarball), archive(image, store, tag=f"{REPOSITORY}:{image.environment}"))
+        _write(Path(arguments.tarball), image, f"{REPOSITORY}:{image.tag}", store)
     elif not arguments.no_load:
         try:
-            sent = load(connect(), image, store)
-            loaded = True
-            console.step("Loaded", f"{REPOSITORY}:{image.environment} ({human_size(sent)} sent)")
+            client = connect()
         except InfrastructureError as error:
             loaded = False
             console.warning(f"not loaded: {error.message}")
+        else:
+            sent = load(client, image, store)
+            loaded = True
+            console.step("Loaded", f"{REPOSITORY}:{image.tag} ({human_size(sent)} sent)")
     if arguments.json:
         console.json(
             {
                 "image_id": f"sha256:{image.image_id}",
                 "environment": image.environment,
+                "tag": image.tag,
                 "layers": len(image.layers),
                 "built_layers": sum(layer.built for layer in image.layers),
                 "bytes": image.size,
@@ -103,11 +148,17 @@ def _build(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _write(path: Path, parts: Any) -> None:
+def _write(path: Path, image: Any, name: str, store: Store) -> None:
+    """Writes an image to a file; what only a daemon has of it is taken from there."""
+    from repro_est.images.archive import archive
+    from repro_est.images.daemon import complete, connect
+    from repro_est.images.image import whole
+
+    image = whole(image, store) or complete(connect(), image, store)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as file:
-            for part in parts:
+            for part in archive(image, store, tag=name):
                 file.write(part)
         os.replace(temporary, path)
     except OSError as error:
@@ -117,7 +168,7 @@ def _write(path: Path, parts: Any) -> None:
 
 
 def _ls(arguments: argparse.Namespace, console: Console) -> int:
-    from repro_est.environment.image import images
+    from repro_est.images.image import images
 
     _, store = open_store()
     found = images(store)
@@ -125,7 +176,7 @@ def _ls(arguments: argparse.Namespace, console: Console) -> int:
         console.json([{key: value for key, value in image.to_json().items() if key != "config"} for image in found])
         return 0
     rows = [
-        [image.image_id[:12], image.environment[:12], str(len(image.layers)), human_size(image.size), image.base[:19]]
+        [image.image_id[:12], image.environment[:12], str(len(image.layers)), human_size(image.size), image.base[:25]]
         for image in found
     ]
     console.table(rows, header=("image", "environment", "layers", "size", "base"))
@@ -135,16 +186,16 @@ def _ls(arguments: argparse.Namespace, console: Console) -> int:
 def _inspect(arguments: argparse.Namespace, console: Console) -> int:
     image, _ = _made(arguments, console)
     if arguments.json:
-        console.json(image.to_json())
+        console.json({**image.to_json(), "tag": image.tag})
         return 0
     console.out(f"image        sha256:{image.image_id}\nenvironment  {image.environment}\nbase         {image.base}\n")
-    rows = [[layer.name, human_size(layer.size), layer.diff_id[:12]] for layer in image.layers]
+    rows = [[item.name, human_size(item.size) if item.size else "-", item.diff_id[:12]] for item in image.layers]
     console.table(rows, header=("layer", "size", "diff id"))
     return 0
 
 
 def _verify(arguments: argparse.Namespace, console: Console) -> int:
-    from repro_est.environment.image import verify_image
+    from repro_est.images.image import verify_image
 
     image, store = _made(arguments, console)
     problems = verify_image(image, store)
@@ -159,31 +210,65 @@ def _verify(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _push(arguments: argparse.Namespace, console: Console) -> int:
-    from repro_est.environment.daemon import connect, load, push
+def _repository(arguments: argparse.Namespace) -> str:
+    given: str | None = arguments.repository or open_store()[0].registry
+    if given is None:
+        raise UsageError(
+            "no REPOSITORY given", hint='name it, or [images] registry = "host:5000/team/env" in repro.toml'
+        )
+    return given
 
+
+def _push(arguments: argparse.Namespace, console: Console) -> int:
+    from repro_est.images.daemon import connect, load, push
+
+    repository = _repository(arguments)
     image, store = _made(arguments, console)
     client = connect()
     load(client, image, store)
-    digest = push(client, image, arguments.repository)
+    digest = push(client, image, repository)
     if arguments.json:
-        console.json({"image_id": f"sha256:{image.image_id}", "digest": digest})
-    console.step("Pushed", f"{arguments.repository}:{image.environment} {digest}")
+        console.json({"image_id": f"sha256:{image.image_id}", "digest": digest, "tag": image.tag})
+    console.step("Pushed", f"{repository}:{image.tag} {digest}")
     return 0
 
 
 def _pull(arguments: argparse.Namespace, console: Console) -> int:
-    from repro_est.environment.daemon import connect, pull
+    from repro_est.images.daemon import connect
+    from repro_est.images.obtain import pull_image
 
-    image, _ = _made(arguments, console)
-    got = pull(connect(), arguments.repository, str(image.environment))
-    if got != image.image_id:
-        raise VerificationError(
-            f"{arguments.repository}:{image.environment} is another image\n"
-            f"  expected {image.image_id}\n  got      {got}",
-            hint="somebody pushed something else under this name, or the bases differ",
+    repository = _repository(arguments)
+    wanted = _wanted(arguments, console)
+    image = pull_image(connect(), wanted.lock, wanted.platform, wanted.base(), repository, wanted.store)
+    if image is None:
+        raise InfrastructureError(
+            f"{repository}: has no image of this environment", hint=f"repro image push {arguments.recipe} {repository}"
         )
     if arguments.json:
         console.json({"image_id": f"sha256:{image.image_id}"})
-    console.step("Pulled", f"{arguments.repository}:{image.environment}, the image this recipe builds")
+    console.step("Pulled", f"{repository}:{image.tag}, an image of this environment")
+    return 0
+
+
+def _export(arguments: argparse.Namespace, console: Console) -> int:
+    from repro_est import engine
+    from repro_est.images.daemon import connect, load
+    from repro_est.images.obtain import environment_image
+    from repro_est.launch.standalone import standalone
+
+    wanted = _wanted(arguments, console)
+    plan = engine.prepare(wanted.recipe, wanted.project, wanted.store, wanted.observer).plan
+    below, python = environment_image(wanted.lock, wanted.platform, wanted.project, wanted.store, wanted.observer)
+    image = standalone(plan, below, python, wanted.store, with_inputs=not arguments.without_inputs)
+    name = arguments.name or f"repro-run:{plan.hash}"
+    if arguments.tarball:
+        _write(Path(arguments.tarball), image, name, wanted.store)
+    else:
+        load(connect(), image, wanted.store, name=name)
+    where = arguments.tarball or name
+    if arguments.json:
+        console.json({"image_id": f"sha256:{image.image_id}", "run_hash": plan.hash, "name": name, "written": where})
+        return 0
+    console.step("Exported", f"{where}, image {image.image_id[:12]}")
+    console.out(f'docker run --rm -v "$PWD/outputs:/work/outputs" {name}')
     return 0

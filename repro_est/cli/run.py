@@ -151,7 +151,9 @@ def _note(
     """Leaves a note by which the same command is answered from stat signatures alone (`cli.recall`)."""
     recipe, plan = prepared.recipe, prepared.plan
     moving = any(isinstance(item.source, RunInput) and item.source.run.startswith("@") for item in recipe.inputs)
-    unwatched = recipe.estimator.pip_requirements_file or recipe.estimator.conda_dependencies_file
+    estimator = recipe.estimator
+    dockerfile = estimator.image.dockerfile if estimator.image else None
+    unwatched = estimator.pip_requirements_file or estimator.conda_dependencies_file or dockerfile
     if moving or unwatched or prepared.snapshot.warnings or not finished.cached:
         return
     caches = [(str(recipe.estimator.source_directory), plan.source, _source_cache(recipe, project, store))]

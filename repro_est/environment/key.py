@@ -3,7 +3,9 @@
     {"python": "3.11.7", "platform": "linux-64",
      "packages": [[name, version, filename, sha256], ...],       sorted
      "build":    [[name, version, filename, sha256], ...],       only where an sdist is built
-     "conda":    [[name, version, filename, sha256], ...]}       only with conda packages, python among them
+     "conda":    [[name, version, filename, sha256], ...],       only with conda packages, python among them
+     "image":    "sha256:...",                                   only where the recipe names a base image: its ID
+     "user_managed": true}                                       only where that image's Python is used as it is
 
 The key is XXH3-128 of it under `repro:environment:1`. No URL and no index is in it: the same files from a mirror are
 the same environment. The build of the interpreter is not in it either (docs/decisions/0001): it is recorded with
@@ -41,6 +43,13 @@ def environment_document(lock: Lock, platform: str) -> dict[str, Any]:
     if lock.conda is not None:
         rows = {(item.name, item.version, item.filename, item.sha256) for item in lock.conda_packages(platform)}
         document["conda"] = [list(row) for row in sorted(rows)]
+    if lock.image is not None:
+        image_id = lock.image.image_id(platform)
+        if image_id is None:
+            raise LockError(f"the lock has no base image for {platform}", hint="run `repro lock` on such a machine")
+        document["image"] = image_id
+        if lock.image.python:
+            document["user_managed"] = True
     return document
 
 

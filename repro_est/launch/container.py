@@ -1,7 +1,8 @@
 """One container from its start to its end, as a process: `python -m repro_est.launch.container SPECIFICATION`.
 
-Its output is the container's output, its end is the container's end: the same exit code, the same signal. TERM stops
-the container. It removes the container whatever happens; what a kill -9 of everything leaves is found by its labels.
+Its output is the container's output, its end is the container's end: the same exit code, the same signal. Where Docker
+is what failed, it says so in the file `report`, for an exit code may be the script's own. TERM stops the container. It
+removes the container whatever happens; what a kill -9 of everything leaves is found by its labels.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _STOP_SECONDS = 8  # less than the supervisor waits between TERM and KILL
 def main(specification: dict[str, Any]) -> int:
     """Runs the container; returns its exit code."""
     import docker
-    from docker.errors import APIError, DockerException
+    from docker.errors import DockerException
     from docker.types import DeviceRequest, Mount
 
     client = docker.from_env(timeout=600)
@@ -29,7 +30,9 @@ def main(specification: dict[str, Any]) -> int:
     try:
         container = client.containers.create(
             specification["image"],
-            specification["command"],
+            specification["command"][1:],
+            entrypoint=specification["command"][:1],  # in place of what the image would start
+            healthcheck={"test": ["NONE"]},
             environment={name: os.environ[name] for name in specification["variables"]},
             working_dir="/work",
             user=specification["user"],
@@ -48,11 +51,8 @@ def main(specification: dict[str, Any]) -> int:
             security_opt=["no-new-privileges"],
             init=True,
         )
-    except DockerException as error:
-        print(
-            f"repro: the container could not be made: {getattr(error, 'explanation', None) or error}", file=sys.stderr
-        )
-        return 125
+    except (DockerException, OSError) as error:
+        return _failed(specification, "the container could not be made", error)
 
     def stop(number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(DockerException, OSError):
@@ -71,12 +71,18 @@ def main(specification: dict[str, Any]) -> int:
             _write(2, b"repro: the container used more memory than [docker] memory allows\n")
             code = 128 + signal.SIGKILL
         return code
-    except (APIError, OSError) as error:
-        print(f"repro: the Docker daemon failed: {getattr(error, 'explanation', None) or error}", file=sys.stderr)
-        return 125
+    except (DockerException, OSError) as error:
+        return _failed(specification, "the Docker daemon failed", error)
     finally:
         with contextlib.suppress(DockerException, OSError):
             container.remove(force=True, v=True)
+
+
+def _failed(specification: dict[str, Any], what: str, error: Exception) -> int:
+    text = f"{what}: {getattr(error, 'explanation', None) or error}"
+    with open(specification["report"], "w", encoding="utf-8") as file:
+        file.write(text)
+    return 125
 
 
 def _write(descriptor: int, data: bytes) -> None:

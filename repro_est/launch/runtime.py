@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from repro_est.environment.base import project_base
-from repro_est.environment.image import PREFIX, Image, build_image
 from repro_est.environment.prefix import Prefix, realise
+from repro_est.errors import InfrastructureError, UsageError
+from repro_est.images.image import PREFIX, Image
 from repro_est.launch.process import Launch, OnOutput, Outcome, closed_environment, run_process
 from repro_est.lock.values import Lock
 from repro_est.observer import Observer
@@ -27,7 +27,11 @@ from repro_est.store.store import Store
 from repro_est.targets.local import require
 from repro_est.targets.stage import Workplace
 
-_WORK = "/work"
+WORK = "/work"
+HOME = "/home/repro"
+TEMPORARY = "/tmp"  # noqa: S108 -- in the container, where it is ours alone
+"""Where a container has the source, and its own home and temporary directory."""
+
 _FROM_OUTSIDE = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 
 
@@ -53,17 +57,22 @@ def open_runtime(plan: Plan, lock: Lock, store: Store, observer: Observer, proje
         ReproError: the target has no GPU and one is asked for; the environment cannot be made.
     """
     if plan.recorded.target != "docker":
+        if lock.image is not None:
+            raise UsageError(
+                f"the recipe names the base image {lock.image.name}, and a process on this machine has none",
+                hint="repro run RECIPE -t docker",
+            )
         require(use_gpu=plan.use_gpu)
         return _Process(plan, realise(lock, store, observer))
-    from repro_est.environment.daemon import connect, load, reap, require_gpu
+    from repro_est.images.daemon import connect, reap, require_gpu
+    from repro_est.images.obtain import environment_image
 
     client = connect()
     reap(client, store)
     if plan.use_gpu:
         require_gpu(client)
-    image = build_image(lock, current_platform(), project_base(project), store, observer)
-    load(client, image, store)
-    return _Container(plan, image, store)
+    image, python = environment_image(lock, current_platform(), project, store, observer, client)
+    return _Container(plan, image, python, store)
 
 
 class _Process:
@@ -82,7 +91,7 @@ class _Process:
             use_gpu=plan.use_gpu,
             declared=plan.environment_variables,
             secrets=secrets,
-            facts=_facts(plan, str(place.source), place.input_paths),
+            facts=run_facts(plan, str(place.source), place.input_paths),
         )
         launch = Launch(
             command=(str(self._prefix.python), plan.entry_script, *plan.command_words(place.input_paths)),
@@ -103,37 +112,38 @@ class _Container:
     through the environment of that process, never through its arguments.
     """
 
-    def __init__(self, plan: Plan, image: Image, store: Store) -> None:
-        self._plan, self._image, self._store = plan, image, store
+    def __init__(self, plan: Plan, image: Image, python: str, store: Store) -> None:
+        self._plan, self._image, self._python, self._store = plan, image, python, store
 
     def facts(self) -> Mapping[str, Any]:
         image = self._image
-        return {"image": {"id": f"sha256:{image.image_id}", "base": image.base, "platform": image.platform}}
+        facts = {"base": image.base, "origin": image.origin, "platform": image.platform}
+        return {"image": {"id": f"sha256:{image.image_id}", **facts}}
 
     def run(self, place: Workplace, logs: Path, secrets: Mapping[str, str], on_output: OnOutput) -> Outcome:
         plan = self._plan
-        root = str(place.home.parent)
-        inputs = {name: path.removeprefix(root) for name, path in place.input_paths.items()}
+        inputs = inside(place)
         environment = closed_environment(
             prefix=Path(PREFIX),
-            home=Path("/home/repro"),
-            temporary=Path("/tmp"),  # noqa: S108 -- in the container, where it is ours alone
+            home=Path(HOME),
+            temporary=Path(TEMPORARY),
             use_gpu=plan.use_gpu,
             declared=plan.environment_variables,
             secrets=secrets,
-            facts={**_facts(plan, _WORK, inputs), "LOGNAME": "repro"},
+            facts={**run_facts(plan, WORK, inputs), "LOGNAME": "repro", "PATH": self._image.search_path},
         )
+        report = place.home.parent / "docker-failed"
         writable = {item.name for item in plan.recorded.inputs if item.copy}
         specification = {
             "image": f"sha256:{self._image.image_id}",
-            "command": [f"{PREFIX}/bin/python", plan.entry_script, *plan.command_words(inputs)],
+            "command": [self._python, plan.entry_script, *plan.command_words(inputs)],
             "variables": sorted(environment),
             "mounts": [
-                [str(place.source), _WORK, "ro"],
-                [str(place.outputs), f"{_WORK}/outputs", "rw"],
-                [str(place.logs), f"{_WORK}/logs", "rw"],
-                [str(place.home), "/home/repro", "rw"],
-                [str(place.temporary), "/tmp", "rw"],  # noqa: S108
+                [str(place.source), WORK, "ro"],
+                [str(place.outputs), f"{WORK}/outputs", "rw"],
+                [str(place.logs), f"{WORK}/logs", "rw"],
+                [str(place.home), HOME, "rw"],
+                [str(place.temporary), TEMPORARY, "rw"],
                 *(
                     [os.path.realpath(path), inputs[name], "rw" if name in writable else "ro"]
                     for name, path in place.input_paths.items()
@@ -143,6 +153,7 @@ class _Container:
             "network": plan.network,
             "use_gpu": plan.use_gpu,
             "limits": dict(plan.recorded.limits),
+            "report": str(report),
             "labels": {"repro.run": plan.hash, "repro.store": str(self._store.layout.root)},
         }
         outside = {name: os.environ[name] for name in _FROM_OUTSIDE if name in os.environ}
@@ -157,13 +168,21 @@ class _Container:
         try:
             outcome = run_process(launch, on_output=on_output)
         finally:
-            from repro_est.environment.daemon import remove_containers
+            from repro_est.images.daemon import remove_containers
 
             remove_containers(plan.hash, self._store)
+        if report.exists() and not outcome.canceled and not outcome.timed_out:
+            raise InfrastructureError(report.read_text("utf-8"), hint="docker info, and run again")
         return dataclasses.replace(outcome, read_only="enforced" if place.read_only else "no inputs")
 
 
-def _facts(plan: Plan, work: str, inputs: Mapping[str, str]) -> dict[str, str]:
+def inside(place: Workplace) -> dict[str, str]:
+    """Returns where a container has the inputs of a staged workplace, by name: `/inputs/NAME`."""
+    root = str(place.home.parent)
+    return {name: path.removeprefix(root) for name, path in place.input_paths.items()}
+
+
+def run_facts(plan: Plan, work: str, inputs: Mapping[str, str]) -> dict[str, str]:
     """The variables that tell the script about its run."""
     return {
         "REPRO_RUN": plan.hash,

@@ -46,7 +46,9 @@ def conda_request(recipe: Recipe) -> CondaRequest | None:
     if environment.conda_lock_file is not None:
         return CondaRequest((), (), (), environment.channel_directory, environment.conda_lock_file)
     file = estimator.conda_dependencies_file
-    if not estimator.conda_packages and file is None:
+    # On top of a base image the environment brings its own Python, as the base may have none.
+    brings_python = estimator.image is not None and not estimator.image.user_managed
+    if not estimator.conda_packages and file is None and not brings_python:
         return None
     channels, specs, _ = _read(file) if file else ((), (), ())
     asked = {spec.strip() for spec in (*estimator.conda_packages, *specs)}

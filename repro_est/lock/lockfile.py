@@ -16,6 +16,13 @@ Format 1:
     [conda]                                 only with conda packages; there are then no [[package]]
     file, sha256                            the conda-lock file, which has all packages, conda's and pip's
     packages, channels, virtual_packages    what was asked of conda
+    [image]                                 only where the recipe names a base image
+    name                                    as the recipe says it
+    digest?                                 of the manifest, by which it is pulled; absent: no registry has it
+    image_ids                               "platform=sha256:...", what is hashed
+    context?                                only for a Dockerfile: the tree it was built of. Building again gives
+                                            another image: this one is pinned, not reproducible
+    python?                                 of the image, only with user_managed
     [[input]]                               a URL input
     name, url, sha256, size, tree
 
@@ -36,7 +43,7 @@ from typing import Any
 
 from repro_est.digest import sha256_hex
 from repro_est.errors import LockError
-from repro_est.lock.values import LOCK_FORMAT, Artifact, CondaLock, Lock, LockedInput, Package
+from repro_est.lock.values import LOCK_FORMAT, Artifact, CondaLock, Lock, LockedImage, LockedInput, Package
 
 _HEADER = "# Made by `repro lock`; commit it. After a merge conflict, run `repro lock` on the recipe.\n"
 
@@ -49,6 +56,8 @@ def dumps(lock: Lock) -> bytes:
     lines += [_array("platforms", lock.platforms), _array("requirements", lock.requirements)]
     if lock.conda is not None:
         lines += _conda(lock.conda)
+    if lock.image is not None:
+        lines += _image(lock.image)
     for item in sorted(lock.inputs, key=lambda item: item.name):
         lines += ["\n[[input]]", _fact("name", item.name), _fact("url", public_url(item.url))]
         lines += [_fact("sha256", item.sha256), f"size = {item.size}", _fact("tree", item.tree)]
@@ -85,6 +94,7 @@ def loads(data: bytes, path: Path, read: Callable[[str], bytes] | None = None) -
             platforms=tuple(document.pop("platforms")),
             requirements=tuple(document.pop("requirements")),
             inputs=tuple(LockedInput(**item) for item in document.pop("input", ())),
+            image=_read_image(document.pop("image")) if "image" in document else None,
             **(
                 _read_conda(document.pop("conda"), path, read)
                 if "conda" in document
@@ -137,6 +147,20 @@ def _array(name: str, values: Sequence[str]) -> str:
 def _string(value: str) -> str:
     """A TOML basic string: JSON's escapes are TOML's, but for DEL, which TOML wants escaped."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _image(image: LockedImage) -> list[str]:
+    facts = {"digest": image.digest, "context": image.context, "python": image.python}
+    lines = ["\n[image]"]
+    if image.context:
+        lines.append("# built of a Dockerfile: not reproducible bit for bit; this very image is what was locked")
+    lines += [_fact("name", image.name), *(_fact(name, value) for name, value in facts.items() if value)]
+    return [*lines, _array("image_ids", [f"{platform}={image_id}" for platform, image_id in image.image_ids])]
+
+
+def _read_image(table: dict[str, Any]) -> LockedImage:
+    pairs = (text.partition("=") for text in table.pop("image_ids"))
+    return LockedImage(digest=table.pop("digest", ""), image_ids=tuple((p, i) for p, _, i in pairs), **table)
 
 
 def _conda(conda: CondaLock) -> list[str]:

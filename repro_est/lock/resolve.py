@@ -5,6 +5,7 @@ Nothing of the machine decides but the Python version of a recipe that names non
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from repro_est.lock.condarequest import conda_request
 from repro_est.lock.interpreters import Interpreter, find_interpreter, fits
 from repro_est.lock.pypi import Solver
 from repro_est.lock.requirements import CONSTRAINT, requirements
-from repro_est.lock.values import Lock, Package
+from repro_est.lock.values import Lock, LockedImage, Package
 from repro_est.platforms import PLATFORMS, current_platform
 from repro_est.recipe.values import Recipe
+
+IMAGE_KEYS = ("custom_docker_image", "dockerfile")
+"""What `--update` takes besides names of packages."""
 
 
 def resolve(
@@ -28,6 +32,7 @@ def resolve(
     update: tuple[str, ...] = (),
     as_of: str | None = None,
     conda: Path | None = None,
+    image: LockedImage | None = None,
     on_warning: Callable[[str], None] | None = None,
 ) -> Lock:
     """Resolves a recipe.
@@ -37,6 +42,7 @@ def resolve(
         update: packages of `previous` that are brought up to date.
         as_of: overrides the recipe's date.
         conda: a conda program that solves the conda part in place of rattler.
+        image: the recipe's base image, pinned already.
 
     Raises:
         LockError: there is no answer, and why.
@@ -46,19 +52,22 @@ def resolve(
     _check_requirements(asked, recipe)
     request = recipe.environment
     date = as_of or request.as_of or ""
-    platforms = tuple(sorted(request.platforms or (_supported(current_platform()),)))
+    platforms = locked_platforms(recipe)
     known = {item.name for item in previous.packages} if previous else set()
     known |= (
         {canonicalize_name(item.name) for item in previous.conda.packages} if previous and previous.conda else set()
     )
-    unknown = {canonicalize_name(name) for name in update} - known
+    unknown = {canonicalize_name(name) for name in update if name not in IMAGE_KEYS} - known
     if unknown:
         raise LockError(f"--update {', '.join(sorted(unknown))}: not in the lock")
+    inputs = previous.inputs if previous else ()
+    if image is not None and image.python:  # user_managed: nothing is installed
+        return Lock(image.python, platforms, (), "", (), inputs, image=image)
     wanted = conda_request(recipe)
     if wanted is not None:
         from repro_est.lock.layered import resolve_layered
 
-        return resolve_layered(
+        lock = resolve_layered(
             recipe,
             wanted,
             asked,
@@ -69,6 +78,7 @@ def resolve(
             conda=conda,
             on_warning=on_warning,
         )
+        return dataclasses.replace(lock, image=image)
     if conda is not None:
         raise LockError(f"--conda: {recipe.path.name} has no conda packages")
     interpreter = _interpreter(request.python, previous)
@@ -82,8 +92,13 @@ def resolve(
         requirements=asked,
         as_of=date,
         packages=packages,
-        inputs=previous.inputs if previous else (),
+        inputs=inputs,
     )
+
+
+def locked_platforms(recipe: Recipe) -> tuple[str, ...]:
+    """Returns the platforms a recipe is locked for, sorted; without any it is the one of this machine."""
+    return tuple(sorted(recipe.environment.platforms or (_supported(current_platform()),)))
 
 
 def _supported(platform: str) -> str:

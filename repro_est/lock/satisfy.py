@@ -14,6 +14,7 @@ from repro_est.lock.requirements import CONSTRAINT, requirements
 from repro_est.lock.values import CondaLock, Lock
 from repro_est.platforms import current_platform
 from repro_est.recipe.values import Recipe, UrlInput
+from repro_est.snapshot import tree_in_place
 
 
 def unsatisfied(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
@@ -31,7 +32,23 @@ def unsatisfied(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
         reasons.append(f"platforms: {', '.join(missing)} not in the lock, which has {', '.join(lock.platforms)}")
     if recipe.environment.as_of and recipe.environment.as_of != lock.as_of:
         reasons.append(f"as_of: the recipe says {recipe.environment.as_of}, the lock {lock.as_of or 'nothing'}")
-    return (*reasons, *_conda(recipe, lock), *_inputs(recipe, lock))
+    return (*reasons, *_image(recipe, lock), *_conda(recipe, lock), *_inputs(recipe, lock))
+
+
+def _image(recipe: Recipe, lock: Lock) -> Iterator[str]:
+    request, image = recipe.estimator.image, lock.image
+    if request is None or image is None:
+        if request is not None:
+            yield f"base image {request.shown}: not in the lock"
+        if image is not None:
+            yield f"base image {image.name}: in the lock, not in the recipe any more"
+        return
+    if request.shown != image.name:
+        yield f"base image: the recipe names {request.shown}, the lock has {image.name}"
+    elif request.dockerfile is not None and tree_in_place(request.dockerfile).hash != image.context:
+        yield f"dockerfile: {request.shown} is not what the locked base image was built of"
+    if request.user_managed != bool(image.python):
+        yield f"user_managed: the recipe says {str(request.user_managed).lower()}, the lock otherwise"
 
 
 def _conda(recipe: Recipe, lock: Lock) -> Iterator[str]:

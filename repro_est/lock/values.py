@@ -102,6 +102,35 @@ class CondaLock:
 
 
 @dataclass(frozen=True, slots=True)
+class LockedImage:
+    """The base image a recipe names, pinned.
+
+    Args:
+        name: as the recipe says it: `REGISTRY/NAME:TAG`, or the path of a Dockerfile.
+        digest: `sha256:...` of its manifest (or index of manifests) in the registry, by which it is pulled; `""` when
+            no registry has it, as for an image that was built of a Dockerfile.
+        image_ids: sorted `(platform, "sha256:...")`: the images themselves, whoever compressed them.
+        context: tree of what it was built of; `""` for an image that was pulled.
+        python: version of its Python when the recipe is `user_managed`, else `""`.
+    """
+
+    name: str
+    digest: str
+    image_ids: tuple[tuple[str, str], ...]
+    context: str = ""
+    python: str = ""
+
+    def image_id(self, platform: str) -> str | None:
+        return dict(self.image_ids).get(platform)
+
+    @property
+    def repository(self) -> str:
+        """The name without tag and digest."""
+        name = self.name.partition("@")[0]
+        return name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
+
+
+@dataclass(frozen=True, slots=True)
 class LockedInput:
     """A fetched input: `[inputs.NAME]` with a URL.
 
@@ -128,6 +157,7 @@ class Lock:
         packages: sorted by name and version.
         inputs: sorted by name.
         conda: None when there are no conda packages; else `packages` are the wheels on top of it.
+        image: the base image the recipe names, or None.
     """
 
     python: str
@@ -137,6 +167,7 @@ class Lock:
     packages: tuple[Package, ...]
     inputs: tuple[LockedInput, ...] = ()
     conda: CondaLock | None = None
+    image: LockedImage | None = None
 
     def conda_packages(self, platform: str) -> tuple[CondaPackage, ...]:
         """The conda packages of one platform, by name."""

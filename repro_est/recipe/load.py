@@ -21,6 +21,7 @@ from repro_est.recipe.schema import LATER_TABLES, TABLES, Key, Type, keys_of
 from repro_est.recipe.values import (
     EnvironmentRequest,
     Estimator,
+    ImageRequest,
     Input,
     InputMode,
     InputReference,
@@ -40,9 +41,11 @@ _NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
 _MODEL_NAME = r"[a-zA-Z0-9][-._a-zA-Z0-9]{0,254}"  # Azure ML's rule
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _HEX64 = r"[0-9a-f]{64}"
+_HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d+)?"
+_IMAGE = rf"({_HOST}/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?(@sha256:{_HEX64})?"
 _LOOKS_CONFIDENTIAL = r"(^|[^a-z])(token|secret|password|passwd|api[-_]?key|access[-_]?key)s?$"
 _LOOKS_HARMLESS = r"(max|num|n|new|min)[-_]?(new[-_]?)?tokens?$"
-_OPEN_TABLES = ("script_params", "environment_variables", "tags", "virtual_packages")
+_OPEN_TABLES = ("script_params", "environment_variables", "tags", "virtual_packages", "image_registry_details")
 
 Path_ = tuple[str, ...]
 
@@ -333,20 +336,74 @@ class _Reader:
             elif "\0" in variables[name]:
                 self._problem((*place, "environment_variables", name), "holds a NUL character")
         requirements, conda_file = values["pip_requirements_file"], values["conda_dependencies_file"]
+        image = self._image(values)
         return Estimator(
             source_directory=source,
             entry_script=entry,
             script_params=tuple(self._parameters(values["script_params"])),
             arguments=tuple(self._words((*place, "arguments"), values["arguments"])),
-            compute_target=values["compute_target"],
+            compute_target=self._target(values, image),
             pip_packages=tuple(values["pip_packages"]),
             pip_requirements_file=self._file((*place, "pip_requirements_file"), requirements) if requirements else None,
             conda_packages=tuple(values["conda_packages"]),
             conda_dependencies_file=self._file((*place, "conda_dependencies_file"), conda_file) if conda_file else None,
+            image=image,
             use_gpu=values["use_gpu"],
             environment_variables=tuple(sorted(variables.items())),
             max_run_duration_seconds=duration,
         )
+
+    def _image(self, values: Mapping[str, Any]) -> ImageRequest | None:
+        """Reads the keys that name a base image."""
+        place = ("estimator",)
+        name, dockerfile, details = (
+            values["custom_docker_image"],
+            values["dockerfile"],
+            values["image_registry_details"],
+        )
+        user_managed: bool = values["user_managed"]
+        for key in details:
+            if key in ("username", "password"):
+                message = "repro keeps no credentials in files"
+                self._problem((*place, "image_registry_details", key), message, "docker login")
+            elif key != "address":
+                self._problem((*place, "image_registry_details", key), "unknown key, expected `address`")
+        if name and dockerfile:
+            self._problem((*place, "dockerfile"), "goes without custom_docker_image: expected one of the two")
+        if details and not name:
+            self._problem((*place, "image_registry_details"), "goes with custom_docker_image")
+        if not name and not dockerfile:
+            if user_managed:
+                self._problem((*place, "user_managed"), "needs custom_docker_image or dockerfile, whose Python is used")
+            return None
+        packages = ("pip_packages", "pip_requirements_file", "conda_packages", "conda_dependencies_file")
+        for key in packages if user_managed else ():
+            if values[key]:
+                self._problem((*place, key), "goes without user_managed = true, which takes the image as it is")
+        if dockerfile:
+            path = self._file((*place, "dockerfile"), dockerfile, directory=True)
+            if path is not None and path.is_dir() and not (path / "Dockerfile").is_file():
+                self._problem((*place, "dockerfile"), f"got {dockerfile!r}, a directory without a Dockerfile in it")
+            return ImageRequest("", path, dockerfile, user_managed)
+        address = details.get("address", "").rstrip("/")
+        full = f"{address}/{name}" if address else name
+        if "@" in name and "sha256:" not in name:
+            message = "holds a user name or password; repro keeps none in files"
+            self._problem((*place, "custom_docker_image"), message, "docker login")
+        elif not re.fullmatch(_IMAGE, full):
+            message = f"got {full!r}, expected an image such as `team/base:2026` or `team/base@sha256:...`"
+            self._problem((*place, "custom_docker_image"), message)
+        return ImageRequest(full, None, full, user_managed)
+
+    def _target(self, values: Mapping[str, Any], image: ImageRequest | None) -> str:
+        """The target a recipe names; one with a base image, or with Azure ML's `use_docker`, means docker."""
+        target: str = values["compute_target"]
+        if image is None and not values["use_docker"]:
+            return target
+        if target != "docker" and "compute_target" in self._document["estimator"]:
+            reason = "a base image needs a container" if image else "use_docker = true says otherwise"
+            self._problem(("estimator", "compute_target"), f'got "{target}", and {reason}: "docker"')
+        return "docker"
 
     def _entry_script(self, source: Path, entry: str) -> str:
         place = ("estimator", "entry_script")

@@ -57,8 +57,6 @@ class Key(NamedTuple):
 
 
 _H, _P, _R, _L = Category.HASHED, Category.POLICY, Category.RECORDED, Category.LOCATED
-_ENVIRONMENTS = "not built yet: conda environments and images come with a later version"
-_DOCKER = "not built yet: the docker target comes with a later version"
 _HOSTS = "not built yet: several processes and hosts come with a later version; write 1, or leave it out"
 _API = "not built yet: comes with the Python API in a later version"
 _TEAM = "not built yet: comes with proof and sharing in a later version"
@@ -99,10 +97,17 @@ KEYS = (
     Key("estimator", "distributed_backend", Type.STRING, _H, "Old name of distributed_training.", "none", _HOSTS),
     Key("estimator", "conda_packages", Type.STRINGS, _L, "Conda specs; what they are locked to is hashed.", ()),
     Key("estimator", "conda_dependencies_file", Type.STRING, _L, "A conda environment file, added to both lists."),
-    Key("estimator", "custom_docker_image", Type.STRING, _H, "Base image.", None, _ENVIRONMENTS),
-    Key("estimator", "image_registry_details", Type.ANY, _L, "Registry of the base image.", None, _ENVIRONMENTS),
-    Key("estimator", "user_managed", Type.BOOLEAN, _H, "Use the image's own Python.", False, _ENVIRONMENTS),
-    Key("estimator", "use_docker", Type.BOOLEAN, _R, "Run in a container.", False, _DOCKER),
+    Key(
+        "estimator",
+        "custom_docker_image",
+        Type.STRING,
+        _L,
+        "Base image, `NAME:TAG` or `NAME@sha256:...`; what it is locked to is hashed.",
+    ),
+    Key("estimator", "image_registry_details", Type.STRING_TABLE, _L, 'Its registry: {address = "host:5000"}.', {}),
+    Key("estimator", "dockerfile", Type.STRING, _L, "Base image built of this Dockerfile, or of a directory with one."),
+    Key("estimator", "user_managed", Type.BOOLEAN, _H, "Use the image's own Python, with no packages on top.", False),
+    Key("estimator", "use_docker", Type.BOOLEAN, _R, 'Azure ML\'s way to say compute_target = "docker".', False),
     Key("estimator", "shm_size", Type.STRING, _R, 'Size of /dev/shm in a container, "2g".'),
     Key("estimator", "environment_definition", Type.ANY, _H, "An Environment object.", None, _API),
     Key("estimator", "framework_version", Type.STRING, _L, "Of a framework preset.", None, _API),
@@ -163,7 +168,6 @@ NAMED_TABLES = ("inputs", "models")
 LATER_TABLES = {
     "reproducible": _TEAM,
     "compat": _API,
-    "images": _ENVIRONMENTS,
     "remotes": _TEAM,
     "sandbox": _TEAM,
 }

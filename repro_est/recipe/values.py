@@ -30,6 +30,23 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """The base image a recipe names: `custom_docker_image`, or a `dockerfile` it is built of.
+
+    Args:
+        name: `REGISTRY/NAME:TAG` or `...@sha256:...`, `""` for a Dockerfile.
+        dockerfile: absolute path of a Dockerfile, or of a directory with one, which then is the context.
+        shown: as the recipe writes it.
+        user_managed: the image's own Python runs the script, and nothing is installed on top.
+    """
+
+    name: str
+    dockerfile: Path | None
+    shown: str
+    user_managed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Estimator:
     """`[estimator]`, with the names of Azure ML's Estimator.
 
@@ -43,6 +60,7 @@ class Estimator:
         pip_requirements_file: absolute path, or None.
         conda_packages: MatchSpecs, as written.
         conda_dependencies_file: absolute path of a conda environment file, or None.
+        image: base image, or None; a run then needs a container.
         use_gpu: a GPU must be there, and the run may see it; without it the run sees none.
         environment_variables: hashed.
         max_run_duration_seconds: None is no limit.
@@ -57,6 +75,7 @@ class Estimator:
     pip_requirements_file: Path | None = None
     conda_packages: tuple[str, ...] = ()
     conda_dependencies_file: Path | None = None
+    image: ImageRequest | None = None
     use_gpu: bool = False
     environment_variables: tuple[tuple[str, str], ...] = ()
     max_run_duration_seconds: float | None = None

@@ -10,7 +10,7 @@ runs/<hash>/result.json       the commit record, written last
 runs/<hash>/outputs, logs     links to those of the accepted attempt
 envs/<key>/                   a finished prefix; env.json inside is its record
 layers/<diff id>.tar          layers of images, uncompressed; layers/<key>.json says which one is which
-images/<image id>.json        images that were built
+images/<image id>.json        images of environments; images/<tag> is a link to one
 packages/<sha256>/<filename>  artifacts of an index, verified
 fetched/<sha256>/<filename>   URL inputs, verified
 models/<name>/<version>.json  registered models
@@ -86,6 +86,9 @@ class Layout:
 
     def image(self, image_id: Sha256) -> Path:
         return self.root / "images" / f"{image_id}.json"
+
+    def image_link(self, tag: str) -> Path:
+        return self.root / "images" / tag
 
     def package(self, sha256: Sha256, filename: str) -> Path:
         return self.root / "packages" / sha256 / filename

@@ -6,7 +6,7 @@
 .lab/base.tar    a root file system of packages of this Debian
 .lab/channel/    with --channel: a conda channel, for recipes/conda-digits.toml
 dockerd          on its usual socket, unless one answers there already
-docker-registry  on 127.0.0.1:5000
+docker-registry  on 127.0.0.1:5000, and one on 127.0.0.1:5001 that asks for LOGIN
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from pathlib import Path
 from tests.lab import base, channel
 
 LAB = Path(__file__).parents[2] / ".lab"
-REGISTRY = ("127.0.0.1", 5000)
+REGISTRY, PRIVATE_REGISTRY = "127.0.0.1:5000", "127.0.0.1:5001"
+LOGIN = ("lab", "lab-password")
+_HASHED = "$2b$05$lxuHPFOnRiWVmXSaX7L8ve.RJIEDsdy.fugJkOATYuZjs/YXS3lAa"  # bcrypt, as htpasswd -B writes it
 _PACKAGES = ("docker.io", "iptables", "docker-registry")
 
 
@@ -40,14 +42,9 @@ def up(*, with_channel: bool) -> None:
     _install()
     if not _docker_answers():
         _start("dockerd", ["dockerd"], _docker_answers)
-    if not _registry_answers():
-        settings = LAB / "registry.yml"
-        address = f"{REGISTRY[0]}:{REGISTRY[1]}"
-        settings.write_text(
-            f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {LAB / 'registry'}\n  delete:\n    enabled: true\n"
-            f"http:\n  addr: {address}\n"
-        )
-        _start("docker-registry", ["docker-registry", "serve", str(settings)], _registry_answers)
+    for address in (REGISTRY, PRIVATE_REGISTRY):
+        if not registry_answers(address):
+            _start_registry(address)
     print("lab: dockerd and docker-registry answer")
 
 
@@ -108,13 +105,28 @@ def _start(name: str, command: Sequence[str], answers: Callable[[], bool]) -> No
     sys.exit(f"lab: {name} did not start, see {log}:\n" + log.read_text(errors="replace")[-2000:])
 
 
+def _start_registry(address: str) -> None:
+    name = f"docker-registry-{address.rpartition(':')[2]}"
+    settings = (
+        f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {LAB / name}\n  delete:\n    enabled: true\n"
+        f"http:\n  addr: {address}\n"
+    )
+    if address == PRIVATE_REGISTRY:
+        (LAB / f"{name}.htpasswd").write_text(f"{LOGIN[0]}:{_HASHED}\n")
+        settings += f"auth:\n  htpasswd:\n    realm: lab\n    path: {LAB / name}.htpasswd\n"
+    file = LAB / f"{name}.yml"
+    file.write_text(settings)
+    _start(name, ["docker-registry", "serve", str(file)], lambda: registry_answers(address))
+
+
 def _docker_answers() -> bool:
     return bool(shutil.which("docker")) and subprocess.run(["docker", "info"], capture_output=True).returncode == 0
 
 
-def _registry_answers() -> bool:
+def registry_answers(address: str) -> bool:
+    host, _, port = address.partition(":")
     try:
-        socket.create_connection(REGISTRY, timeout=1).close()
+        socket.create_connection((host, int(port)), timeout=1).close()
     except OSError:
         return False
     return True

@@ -12,18 +12,20 @@ import json
 import os
 import stat
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from repro_est.digest import Sha256
 from repro_est.digest import sha256 as new_sha256
-from repro_est.files import fsync, write_atomic
+from repro_est.files import copy_file, fsync, sha256_file, sync_filesystem, write_atomic
 from repro_est.store.blobs import digest_file
 from repro_est.store.guard import writing
 from repro_est.store.layout import Layout
 from repro_est.store.scratch import claimed_directory
+
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,13 @@ class Layer:
     Args:
         name: for people: a package, `base`, or how many small packages it holds.
         diff_id: SHA-256 of the uncompressed tar, 64 hex digits.
-        size: of the tar, bytes.
+        size: of the tar, bytes; None for a layer of a base image that only a daemon has.
         built: it was made just now.
     """
 
     name: str
     diff_id: Sha256
-    size: int
+    size: int | None
     built: bool = False
 
 
@@ -79,21 +81,42 @@ class Layers:
             diff_id = Sha256(writer.hasher.hexdigest())
             os.chmod(temporary, 0o444)
             os.replace(temporary, self._layout.layer(diff_id))
-            note = {"diff_id": diff_id, "size": writer.size, "name": name, "paths": contents}
-            write_atomic(self._layout.layer_note(key), json.dumps(note, sort_keys=True).encode())
+            self._write_note(key, Layer(name, diff_id, writer.size), contents)
         return Layer(name, diff_id, writer.size, built=True)
 
-    def take(self, name: str, tar: Path, diff_id: Sha256) -> Layer:
-        """Takes a tar that somebody else made, whose SHA-256 is known."""
-        place = self._layout.layer(diff_id)
-        if not place.exists():
-            with writing(place), claimed_directory(self._layout, "tmp") as scratch:
-                place.parent.mkdir(exist_ok=True)
-                from repro_est.files import copy_file
+    def take(self, key: Sha256, name: str, tar: Path) -> Layer:
+        """Takes a tar that somebody else made."""
+        with writing(self._layout.directory("layers")), claimed_directory(self._layout, "tmp") as scratch:
+            self._layout.directory("layers").mkdir(exist_ok=True)
+            temporary = scratch / "layer.tar"
+            copy_file(tar, temporary, mode=0o444)
+            diff_id, size = sha256_file(temporary), temporary.stat().st_size
+            sync_filesystem(temporary)
+            os.replace(temporary, self._layout.layer(diff_id))
+            self._write_note(key, Layer(name, diff_id, size), {})
+        return Layer(name, diff_id, size)
 
-                copy_file(tar, scratch / "layer.tar", mode=0o444)
-                os.replace(scratch / "layer.tar", place)
-        return Layer(name, diff_id, place.stat().st_size)
+    def keep(self, stream: BinaryIO, wanted: Collection[Sha256]) -> Sha256 | None:
+        """Keeps a tar whose diff ID is one of those wanted; returns it, or None for anything else."""
+        with writing(self._layout.directory("layers")), claimed_directory(self._layout, "tmp") as scratch:
+            self._layout.directory("layers").mkdir(exist_ok=True)
+            temporary = scratch / "layer.tar"
+            with open(temporary, "wb") as file:
+                writer = _Hashing(file)
+                while chunk := stream.read(_CHUNK):
+                    writer.write(chunk)
+                file.flush()
+                fsync(file.fileno())
+            diff_id = Sha256(writer.hasher.hexdigest())
+            if diff_id not in wanted:
+                return None
+            os.chmod(temporary, 0o444)
+            os.replace(temporary, self._layout.layer(diff_id))
+            return diff_id
+
+    def _write_note(self, key: Sha256, layer: Layer, contents: Mapping[str, str]) -> None:
+        note = {"diff_id": layer.diff_id, "size": layer.size, "name": layer.name, "paths": contents}
+        write_atomic(self._layout.layer_note(key), json.dumps(note, sort_keys=True).encode())
 
     def _note(self, key: Sha256) -> tuple[Sha256, int, Mapping[str, str]] | None:
         try:

@@ -1,14 +1,9 @@
-"""The image of an environment: a base, and the packages at `/opt/env`, as an OCI image that has one ID everywhere.
+"""Making the image of an environment: a base, and the packages at `/opt/env`, bit for bit the same everywhere.
 
-No daemon and no `docker build`. Layers, from the bottom: the base; each large package, the largest first; all small
+No daemon and no `docker build`. Layers, from the bottom: the base's; each large package, the largest first; all small
 packages together. So a change of one package changes one layer, and images of a team share the rest. The source
 of a run is never in it: it is mounted, so code changes need no image. Byte code is not in it either: it would double
 the layers, and a run does not write any.
-
-The ID of an image is the SHA-256 of its configuration, which is canonical JSON (RFC 8785) of nothing but the packages
-and the base. (The digest of a manifest also depends on who compressed the layers, so it identifies nothing here.)
-
-    images/<image id>.json     {format, image_id, environment, platform, base, layers, config}
 """
 
 from __future__ import annotations
@@ -16,76 +11,31 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro_est.digest import EnvironmentKey, Sha256, canonical, sha256_hex
+from repro_est.digest import Sha256, canonical, sha256_hex
 from repro_est.environment.artifacts import Artifacts
-from repro_est.environment.base import Base
 from repro_est.environment.key import environment_document, environment_key
-from repro_est.environment.layers import Layer, Layers
 from repro_est.environment.wheels import unpack
 from repro_est.errors import EnvironmentBuildError, UsageError, VerificationError
-from repro_est.files import sha256_file, write_atomic
+from repro_est.images.base import Base
+from repro_est.images.image import ARCHITECTURES, BUILT, PREFIX, Image, find_image, write_image
+from repro_est.images.layers import Layer, Layers
 from repro_est.lock.values import CondaPackage, Lock, Package
 from repro_est.observer import Observer
-from repro_est.store.guard import writing
 from repro_est.store.leases import Leases
 from repro_est.store.scratch import claimed_directory
 from repro_est.store.store import Store
 
-PREFIX = "/opt/env"
-"""Where the environment is in every image."""
-
 MAX_LAYERS = 100
-"""Docker takes 125; the rest is left for layers of others on top."""
+"""Of an image of ours; the rest of what Docker takes is left for layers of others on top."""
+_DOCKERS_LIMIT = 125
 
-_FORMAT = 1
 _LAYER_FORMAT = "repro:layer:1"
 _LARGE = 1 << 20  # bytes of the package file: it then has a layer of its own
-_EPOCH = "1970-01-01T00:00:00Z"
-_ARCHITECTURES = {"linux-64": "amd64", "linux-aarch64": "arm64"}
+EPOCH = "1970-01-01T00:00:00Z"
 _SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image whose layers are in the store.
-
-    Args:
-        image_id: SHA-256 of the configuration, 64 hex digits.
-        environment: key of the environment it holds.
-        base: what stands at the bottom, for people.
-        config: OCI image configuration.
-    """
-
-    image_id: Sha256
-    environment: EnvironmentKey
-    platform: str
-    base: str
-    layers: tuple[Layer, ...]
-    config: Mapping[str, Any]
-
-    @property
-    def config_bytes(self) -> bytes:
-        return canonical(self.config)
-
-    @property
-    def size(self) -> int:
-        """Bytes of all layers, uncompressed."""
-        return sum(layer.size for layer in self.layers)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "format": _FORMAT,
-            "image_id": self.image_id,
-            "environment": self.environment,
-            "platform": self.platform,
-            "base": self.base,
-            "layers": [{"name": item.name, "diff_id": item.diff_id, "size": item.size} for item in self.layers],
-            "config": self.config,
-        }
 
 
 def build_image(lock: Lock, platform: str, base: Base, store: Store, observer: Observer) -> Image:
@@ -101,61 +51,34 @@ def build_image(lock: Lock, platform: str, base: Base, store: Store, observer: O
             "an image needs a Python that is locked, and this environment takes the machine's",
             hint='conda_packages = ["python=3.11", ...]',
         )
-    if platform not in _ARCHITECTURES:
-        raise UsageError(f"images are for {' and '.join(_ARCHITECTURES)}, got {platform}")
+    if platform not in ARCHITECTURES:
+        raise UsageError(f"images are for {' and '.join(ARCHITECTURES)}, got {platform}")
     document = environment_document(lock, platform)
     key = environment_key(document)
-    with Leases(store.layout).hold(f"image-{key}"):
-        builder = _Builder(lock, platform, store, observer)
-        layers = (*(Layers(store.layout).take(*item) for item in base.layers()), *builder.layers(len(base.layers())))
-        config = _configuration(document, layers, platform)
+
+    def on_wait(owner: object) -> None:
+        observer.event("waiting", owner=str(owner), environment=key)
+
+    with Leases(store.layout).hold(f"image-{key}", on_wait=on_wait):
+        bottom = base.layers()
+        if len(bottom) >= _DOCKERS_LIMIT:
+            raise UsageError(
+                f"the base image has {len(bottom)} layers, and Docker takes {_DOCKERS_LIMIT} in all",
+                hint="squash it: docker export of a container of it, and docker import",
+            )
+        room = max(MAX_LAYERS - len(bottom), 1)
+        layers = (*bottom, *_Builder(lock, platform, store, observer).layers(room))
+        config = configuration(document, layers, platform, base.variables)
         image = Image(Sha256(sha256_hex(canonical(config))), key, platform, base.name, layers, config)
-        path = store.layout.image(image.image_id)
-        if not path.exists():
-            with writing(path):
-                path.parent.mkdir(exist_ok=True)
-                write_atomic(path, json.dumps(image.to_json(), indent=1, sort_keys=True).encode() + b"\n")
+        known = find_image(key, base.name, store)
+        if known is not None and known.image_id != image.image_id and known.origin != BUILT:
+            raise VerificationError(
+                f"image {image.tag}: the one pulled from {known.origin} is not what its packages make\n"
+                f"  expected {image.image_id}\n  got      {known.image_id}",
+                hint=f"do not use it, and ask who pushed it; `rm {store.layout.image(known.image_id)}` forgets it here",
+            )
+        write_image(image, store)
     return image
-
-
-def images(store: Store) -> list[Image]:
-    """Returns the images that were built, by environment."""
-    found = [load_image(Sha256(path.stem), store) for path in store.layout.directory("images").glob("*.json")]
-    return sorted(found, key=lambda image: (image.environment, image.image_id))
-
-
-def load_image(image_id: Sha256, store: Store) -> Image:
-    """Reads the record of an image.
-
-    Raises:
-        VerificationError: it is not the image it is named for.
-    """
-    path = store.layout.image(image_id)
-    try:
-        content = json.loads(path.read_bytes())
-        layers = tuple(Layer(item["name"], Sha256(item["diff_id"]), item["size"]) for item in content["layers"])
-        image = Image(
-            Sha256(content["image_id"]), EnvironmentKey(content["environment"]), content["platform"],
-            content["base"], layers, content["config"],
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VerificationError(f"{path}: is no record of an image: {error}") from None
-    listed = [f"sha256:{layer.diff_id}" for layer in image.layers]
-    if sha256_hex(image.config_bytes) != image_id or listed != image.config["rootfs"]["diff_ids"]:
-        raise VerificationError(f"{path}: was changed, it is not image {image_id[:12]}", hint="build it again")
-    return image
-
-
-def verify_image(image: Image, store: Store) -> list[str]:
-    """Reads every layer; returns what is wrong, a sentence each."""
-    problems: list[str] = []
-    for layer in image.layers:
-        path = store.layout.layer(layer.diff_id)
-        if not path.exists():
-            problems.append(f"layer {layer.name}: is not in the store")
-        elif (got := sha256_file(path)) != layer.diff_id:
-            problems.append(f"layer {layer.name}: was changed, expected sha256 {layer.diff_id}, got {got}")
-    return problems
 
 
 class _Builder:
@@ -168,10 +91,10 @@ class _Builder:
         self._layers = Layers(store.layout)
         self._artifacts = Artifacts(lock, platform, store, observer)
 
-    def layers(self, taken: int) -> tuple[Layer, ...]:
-        """Returns the layers above the base, which has `taken`."""
+    def layers(self, room: int) -> tuple[Layer, ...]:
+        """Returns the layers above the base, at most `room`."""
         self._artifacts.fetch()
-        groups = [(self._key(group), _name(group), group) for group in self._groups(MAX_LAYERS - taken)]
+        groups = [(self._key(group), _name(group), group) for group in self._groups(room)]
         found = {key: self._layers.find(key, name) for key, name, _ in groups}
         missing = [(key, name, group) for key, name, group in groups if found[key] is None]
         if missing:
@@ -270,30 +193,38 @@ def _name(group: Sequence[Package | CondaPackage]) -> str:
     return f"{group[0].name} {group[0].version}" if len(group) == 1 else f"{len(group)} small packages"
 
 
-def _configuration(document: Mapping[str, Any], layers: Sequence[Layer], platform: str) -> dict[str, Any]:
-    """The image configuration (OCI image spec, config.md)."""
+def configuration(
+    document: Mapping[str, Any], layers: Sequence[Layer], platform: str, below: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns the image configuration (OCI image spec, config.md).
+
+    Args:
+        document: of the environment.
+        below: variables of the base image, which go on; its user, entry point and labels do not.
+    """
     components = [
         {"type": kind, "name": name, "version": version, "sha256": sha256}
         for kind, section in (("conda", "conda"), ("pypi", "packages"))
         for name, version, _, sha256 in document.get(section, ())
     ]
+    ours = {
+        "PATH": f"{PREFIX}/bin:{below.get('PATH') or _SEARCH}",
+        "LANG": "C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONNOUSERSITE": "1",
+    }
     return {
-        "architecture": _ARCHITECTURES[platform],
+        "architecture": ARCHITECTURES[platform],
         "os": "linux",
-        "created": _EPOCH,
+        "created": EPOCH,
         "config": {
             "Cmd": ["python"],
-            "Env": [
-                f"PATH={PREFIX}/bin:{_SEARCH}",
-                "LANG=C.UTF-8",
-                "PYTHONDONTWRITEBYTECODE=1",
-                "PYTHONNOUSERSITE=1",
-            ],
+            "Env": [f"{name}={value}" for name, value in sorted({**below, **ours}.items())],
             "Labels": {
                 "repro.environment": environment_key(document),
                 "repro.sbom": json.dumps(components, sort_keys=True, separators=(",", ":")),
             },
         },
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer.diff_id}" for layer in layers]},
-        "history": [{"created": _EPOCH, "created_by": f"repro: {layer.name}"} for layer in layers],
+        "history": [{"created": EPOCH, "created_by": f"repro: {layer.name}"} for layer in layers],
     }
