@@ -29,7 +29,18 @@ class Daemon:
         self.start()
 
     def start(self) -> None:
-        command = ["dockerd", "--host", self.address, "--data-root", str(self.data), "--pidfile", f"{self.root}/pid"]
+        # In a network of its own: without a bridge it would remove the one that others use.
+        command = [
+            "unshare",
+            "--net",
+            "dockerd",
+            "--host",
+            self.address,
+            "--data-root",
+            str(self.data),
+            "--pidfile",
+            f"{self.root}/pid",
+        ]
         command += [
             "--exec-root",
             f"{self.root}/exec",

@@ -8,9 +8,12 @@ the layers, and a run does not write any.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +102,18 @@ class _Builder:
         missing = [(key, name, group) for key, name, group in groups if found[key] is None]
         if missing:
             self._observer.event("message", message=f"Making {len(missing)} of {len(groups)} layers")
-            with claimed_directory(self._store.layout, "tmp") as scratch:
-                trees = self._unpacked([package for _, _, group in missing for package in group], scratch)
-                for key, name, group in missing:
-                    found[key] = self._layers.make(key, name, _together([trees[_label(item)] for item in group]))
+            with contextlib.ExitStack() as stack:
+                scratch = stack.enter_context(claimed_directory(self._store.layout, "tmp"))
+                pool = stack.enter_context(ThreadPoolExecutor(_workers()))
+                trees = self._unpacked([package for _, _, group in missing for package in group], scratch, pool)
+
+                def make(item: tuple[Sha256, str, Sequence[Package | CondaPackage]]) -> Layer:
+                    key, name, group = item
+                    return self._layers.make(key, name, _together([trees[_label(package)] for package in group]))
+
+                found |= {item[0]: layer for item, layer in zip(missing, pool.map(make, missing), strict=True)}
+                # Removing what was unpacked takes as long as loading does, so the two go on side by side.
+                threading.Thread(target=stack.pop_all().close).start()
         self._check_owners([(key, name) for key, name, _ in groups])
         return tuple(layer for key, _, _ in groups if (layer := found[key]) is not None)
 
@@ -127,31 +138,40 @@ class _Builder:
             rows.append([type(package).__name__, package.name, package.version, file.filename, file.sha256])
         return Sha256(sha256_hex(canonical([_LAYER_FORMAT, PREFIX, self._python, rows])))
 
-    def _unpacked(self, packages: Sequence[Package | CondaPackage], scratch: Path) -> dict[str, dict[str, Path]]:
+    def _unpacked(
+        self, packages: Sequence[Package | CondaPackage], scratch: Path, pool: ThreadPoolExecutor
+    ) -> dict[str, dict[str, Path]]:
         """Unpacks packages; returns path in the image to file for each."""
+        linked = pool.submit(self._linked, [item for item in packages if isinstance(item, CondaPackage)], scratch)
+        wheels = [item for item in packages if isinstance(item, Package)]
+        unpacked = pool.map(lambda package: self._wheel(package, scratch), wheels)
+        return {**dict(zip(map(_label, wheels), unpacked, strict=True)), **linked.result()}
+
+    def _linked(self, packages: list[CondaPackage], scratch: Path) -> dict[str, dict[str, Path]]:
         from repro_est.lock.conda import link, owned_files
 
-        trees: dict[str, dict[str, Path]] = {}
-        conda = [package for package in packages if isinstance(package, CondaPackage)]
-        if conda:
-            # A package without architecture is laid out for the Python it is linked beside.
-            python = [item for item in self._artifacts.conda if item.name == "python" and item not in conda]
-            stage = scratch / "conda"
-            stage.mkdir()
-            beside = [*conda, *python]
-            link(beside, {item.sha256: self._artifacts.path(item) for item in beside}, stage, PREFIX, scratch)
-            for name, files in owned_files(stage).items():
-                trees[f"conda {name}"] = {_inside(path): stage / path for path in files}
-        for number, package in enumerate(package for package in packages if isinstance(package, Package)):
-            stage = scratch / f"wheel-{number}"
-            stage.mkdir()
-            unpack(self._artifacts.path(package), stage, final=PREFIX, python=self._version)
-            trees[_label(package)] = {
-                _inside(os.path.relpath(os.path.join(place, name), stage)): Path(place, name)
-                for place, _, names in os.walk(stage)
-                for name in names
-            }
-        return trees
+        if not packages:
+            return {}
+        # A package without architecture is laid out for the Python it is linked beside.
+        python = next((item for item in self._artifacts.conda if item.name == "python" and item not in packages), None)
+        stage = scratch / "conda"
+        stage.mkdir()
+        files = {item.sha256: self._artifacts.path(item) for item in packages}
+        link(packages, files, stage, PREFIX, scratch, beside=python)
+        return {
+            f"conda {name}": {_inside(path): stage / path for path in paths}
+            for name, paths in owned_files(stage).items()
+        }
+
+    def _wheel(self, package: Package, scratch: Path) -> dict[str, Path]:
+        stage = scratch / f"wheel-{package.name}"
+        stage.mkdir()
+        unpack(self._artifacts.path(package), stage, final=PREFIX, python=self._version)
+        return {
+            _inside(os.path.relpath(os.path.join(place, name), stage)): Path(place, name)
+            for place, _, names in os.walk(stage)
+            for name in names
+        }
 
     def _check_owners(self, groups: Sequence[tuple[Sha256, str]]) -> None:
         """Refuses paths that are in two layers with different contents: the order of layers would decide."""
@@ -163,6 +183,10 @@ class _Builder:
                 if other != number and trees[other][path] != content:
                     names = f"{groups[other][1]} and {groups[number][1]}"
                     raise EnvironmentBuildError(f"two packages own /{path}: {names}", hint="drop one of them")
+
+
+def _workers() -> int:
+    return max(2, os.cpu_count() or 1)
 
 
 def _together(trees: Sequence[Mapping[str, Path]]) -> dict[str, Path]:

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from repro_est.digest import Sha256
+from repro_est.digest import Sha256, xxh3
 from repro_est.digest import sha256 as new_sha256
 from repro_est.files import copy_file, fsync, sha256_file, sync_filesystem, write_atomic
-from repro_est.store.blobs import digest_file
 from repro_est.store.guard import writing
 from repro_est.store.layout import Layout
 from repro_est.store.scratch import claimed_directory
@@ -154,9 +153,22 @@ def _write(file: _Hashing, entries: Mapping[str, Path], contents: dict[str, str]
                 archive.addfile(member)
             else:
                 member.size, member.mode = status.st_size, 0o755 if status.st_mode & 0o100 else 0o644
-                contents[name] = digest_file(path, with_sha256=False).xxh3
                 with open(path, "rb") as source:
-                    archive.addfile(member, source)
+                    reader = _Reading(source)
+                    archive.addfile(member, reader)
+                contents[name] = reader.hasher.hexdigest()
+
+
+class _Reading:
+    """Reads on, and digests."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.hasher = file, xxh3()
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.hasher.update(data)
+        return data
 
 
 def _parents(names: Iterable[str]) -> set[str]:

@@ -118,7 +118,15 @@ def spec_name(spec: str) -> str:
     return str(name.normalized if hasattr(name, "normalized") else name)
 
 
-def link(packages: Sequence[CondaPackage], files: Mapping[str, Path], stage: Path, final: str, scratch: Path) -> None:
+def link(
+    packages: Sequence[CondaPackage],
+    files: Mapping[str, Path],
+    stage: Path,
+    final: str,
+    scratch: Path,
+    *,
+    beside: CondaPackage | None = None,
+) -> None:
     """Links packages into a directory of their own.
 
     Args:
@@ -126,6 +134,7 @@ def link(packages: Sequence[CondaPackage], files: Mapping[str, Path], stage: Pat
         stage: where the prefix is made.
         final: the path it will have; it is what the files in it say.
         scratch: for the unpacked packages; hard links into it are safe, for nobody else has them.
+        beside: a Python they are laid out for, which is taken as there and not linked.
 
     Raises:
         EnvironmentBuildError: a package is broken, or two own one path.
@@ -133,6 +142,9 @@ def link(packages: Sequence[CondaPackage], files: Mapping[str, Path], stage: Pat
     import rattler
 
     records = [_record(package, files[package.sha256].as_uri()) for package in packages]
+    if beside is not None:
+        there = _write_record(beside, stage)
+        records.append(_record(beside, beside.url))
     cache = scratch / "conda-packages"
     try:
         asyncio.run(
@@ -149,8 +161,33 @@ def link(packages: Sequence[CondaPackage], files: Mapping[str, Path], stage: Pat
     except Exception as error:  # rattler's own hierarchy has no root
         raise EnvironmentBuildError(f"conda packages cannot be linked: {_readable(str(error))}") from None
     shutil.rmtree(cache, ignore_errors=True)
+    if beside is not None:
+        there.unlink()
     _check_owners(stage)
     _forget_origin(stage)
+
+
+def _write_record(package: CondaPackage, prefix: Path) -> Path:
+    """Writes conda's record of a package that owns no file here."""
+    content = {
+        "name": package.name,
+        "version": package.version,
+        "build": package.build,
+        "build_number": 0,
+        "subdir": package.subdir,
+        "depends": list(package.depends),
+        "fn": package.filename,
+        "url": package.url,
+        "channel": package.url.rsplit("/", 2)[0],
+        "sha256": package.sha256,
+        "md5": package.md5,
+        "files": [],
+        "paths_data": {"paths_version": 1, "paths": []},
+    }
+    path = prefix / "conda-meta" / f"{package.name}-{package.version}-{package.build}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
 
 
 def owned_files(prefix: Path) -> dict[str, list[str]]:
