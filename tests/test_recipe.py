@@ -193,6 +193,11 @@ class = "bitwise"
         (GOOD + '[environment]\nindex_url = "https://me:pw@x/simple"\n', "repro keeps none in files"),
         (GOOD + '[environment]\nplatforms = ["linux64"]\n', "did you mean `linux-64`?"),
         (GOOD + '[environment]\nas_of = "soon"\n', "expected a date"),
+        (GOOD + 'shm_size = "99zz"\n', """job.toml:3: estimator.shm_size: got '99zz', expected a size such as "2g\""""),
+        (GOOD + '[docker]\nmemory = "lots"\n', "job.toml:4: docker.memory: got 'lots', expected a size"),
+        (GOOD + '[docker]\nmemory = "0"\n', "docker.memory: got '0', expected a size"),
+        (GOOD + "[docker]\ncpus = -1\n", "job.toml:4: docker.cpus: got -1, expected more than 0"),
+        (GOOD + "[docker]\ncpus = nan\n", "docker.cpus: got nan, expected more than 0"),
         (GOOD + 'secrets = ["A B"]\n', "unknown key (hint: it belongs into []"),
     ],
 )

@@ -211,6 +211,7 @@ class _Reader:
         top = self._values("", ())
         estimator = self._estimator()
         environment = self._environment()
+        limits = self._limits()
         outputs = self._values("outputs", ("outputs",))
         inputs = tuple(self._inputs())
         models = tuple(self._models())
@@ -228,7 +229,7 @@ class _Reader:
             files=files,
             estimator=estimator,
             environment=environment,
-            limits=self._limits(),
+            limits=limits,
             inputs=inputs,
             outputs=Outputs(tuple(outputs["required"]), outputs["metrics"]),
             models=models,
@@ -483,7 +484,7 @@ class _Reader:
     def _limits(self) -> Limits:
         values = self._values("docker", ("docker",))
         shm_size = self._document.get("estimator", {}).get("shm_size")  # its type was checked with its table
-        if values["cpus"] is not None and values["cpus"] <= 0:
+        if values["cpus"] is not None and not 0 < values["cpus"] < 10**6:
             self._problem(("docker", "cpus"), f"got {values['cpus']}, expected more than 0")
         return Limits(
             memory=self._size(("docker", "memory"), values["memory"]),
@@ -495,7 +496,7 @@ class _Reader:
         """Reads a size as Docker writes them: a number and `b`, `k`, `m` or `g`."""
         if not isinstance(text, str):
             return None
-        match = re.fullmatch(r"(\d+)([bkmg]?)", text.lower())
+        match = re.fullmatch(r"([1-9][0-9]*)([bkmg]?)", text.lower())
         if match is None:
             self._problem(place, f'got {text!r}, expected a size such as "2g"')
             return None
