@@ -117,6 +117,7 @@ def test_requirements_come_from_the_recipe_and_nested_files(tmp_path: Path) -> N
         ("--index-url https://x", "index option"),
         ("numpy --hash=sha256:00", "holds hashes"),
         ("--pre", "does not know"),
+        ("a b", "not a requirement"),
     ],
 )
 def test_what_cannot_be_locked_is_refused_with_file_line_and_reason(tmp_path: Path, line: str, reason: str) -> None:

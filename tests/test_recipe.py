@@ -106,14 +106,28 @@ def test_extends_in_a_circle_is_refused(place: Path) -> None:
 
 def test_set_overrides_and_renders_from_the_structure(place: Path) -> None:
     text = GOOD + '[estimator.script_params]\n"--v" = true\n"--lr" = 0.5\n"--x" = 1\n'
-    recipe = read(place, text, "script_params.--lr=0.1", "script_params.--v=false", "salt=7", "outputs.required=['a']")
+    recipe = read(
+        place, text, "script_params.--lr=0.1", "script_params.--v=false", "salt=7", "outputs.required=['outputs/a']"
+    )
     assert recipe.estimator.script_params == (Parameter("--lr", ("0.1",)), Parameter("--x", ("1",)))
-    assert (recipe.salt, recipe.outputs.required) == ("7", ("a",))
+    assert (recipe.salt, recipe.outputs.required) == ("7", ("outputs/a",))
 
 
 def test_set_without_a_value_is_refused(place: Path) -> None:
     with pytest.raises(UsageError, match="expected KEY=VALUE"):
         read(place, GOOD, "script_params.--lr")
+
+
+def test_set_of_extends_is_refused_since_it_would_change_nothing(place: Path) -> None:
+    with pytest.raises(UsageError, match="`extends` is read before anything is set"):
+        read(place, GOOD, "extends=other.toml")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["outputs", "outputs/", "outputs/*/m.bin", "*.bin", "out*", "outputs/[ab]", "?utputs/x"]
+)
+def test_every_pattern_that_an_output_can_match_may_be_required(place: Path, pattern: str) -> None:
+    assert read(place, GOOD + f"[outputs]\nrequired = ['{pattern}']\n").outputs.required == (pattern,)
 
 
 def test_set_of_an_unknown_key_says_so(place: Path) -> None:
@@ -193,6 +207,38 @@ class = "bitwise"
         (GOOD + '[environment]\nindex_url = "https://me:pw@x/simple"\n', "repro keeps none in files"),
         (GOOD + '[environment]\nplatforms = ["linux64"]\n', "did you mean `linux-64`?"),
         (GOOD + '[environment]\nas_of = "soon"\n', "expected a date"),
+        ('[estimator]\nentry_script = ""\n', "job.toml:2: estimator.entry_script: got '', expected a Python file"),
+        (
+            GOOD + 'pip_packages = ["a b", "=="]\n',
+            "job.toml:3: estimator.pip_packages: 'a b': not a requirement (PEP 508)",
+        ),
+        (
+            GOOD + 'pip_packages = ["a b", "=="]\n',
+            "job.toml:3: estimator.pip_packages: '==': not a requirement (PEP 508)",
+        ),
+        (
+            GOOD + 'pip_packages = ["a>=1.*"]\n',
+            "job.toml:3: estimator.pip_packages: 'a>=1.*': not a requirement (PEP 508)",
+        ),
+        (GOOD + 'pip_packages = ["-e ."]\n', "job.toml:3: estimator.pip_packages: '-e .': an editable install"),
+        (GOOD + '[environment]\npython = "foo"\n', "job.toml:4: environment.python: got 'foo', expected a version"),
+        (GOOD + '[environment]\npython = ""\n', "environment.python: got '', expected a version"),
+        (GOOD + '[environment]\npython = "3.11.*"\n', "environment.python: got '3.11.*', expected a version"),
+        (GOOD + '[environment]\nas_of = "2026-02-30"\n', "environment.as_of: got '2026-02-30', expected a date"),
+        (
+            GOOD + '[outputs]\nrequired = ["model.bin"]\n',
+            "job.toml:4: outputs.required: got 'model.bin', expected a path or glob below `outputs/`",
+        ),
+        (GOOD + '[outputs]\nrequired = ["/etc/passwd"]\n', "got '/etc/passwd', expected a path or glob below"),
+        (GOOD + '[outputs]\nrequired = ["../x"]\n', "got '../x', expected a path or glob below"),
+        (GOOD + '[outputs]\nrequired = ["outputs/../x"]\n', "got 'outputs/../x', expected a path or glob below"),
+        (GOOD + '[outputs]\nrequired = ["logs/x", "model*"]\n', "got 'model*', expected a path or glob below"),
+        (
+            GOOD + '[outputs]\nmetrics = "/etc/x"\n',
+            "job.toml:4: outputs.metrics: got '/etc/x', expected a file such as",
+        ),
+        (GOOD + '[outputs]\nmetrics = "outputs/../../x"\n', "got 'outputs/../../x', expected a file such as"),
+        (GOOD + '[outputs]\nmetrics = ""\n', "got '', expected a file such as"),
         (GOOD + 'shm_size = "99zz"\n', """job.toml:3: estimator.shm_size: got '99zz', expected a size such as "2g\""""),
         (GOOD + '[docker]\nmemory = "lots"\n', "job.toml:4: docker.memory: got 'lots', expected a size"),
         (GOOD + '[docker]\nmemory = "0"\n', "docker.memory: got '0', expected a size"),

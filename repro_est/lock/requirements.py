@@ -14,6 +14,7 @@ from pathlib import Path
 
 from repro_est.errors import Problem, RecipeError
 from repro_est.lock.condarequest import pip_of_environment_file
+from repro_est.recipe.forms import requirement_problem
 from repro_est.recipe.values import Recipe
 
 CONSTRAINT = "-c "
@@ -29,11 +30,11 @@ def requirements(recipe: Recipe) -> tuple[str, ...]:
         RecipeError: lines that cannot be locked, all at once.
     """
     problems: list[Problem] = []
-    asked: list[str] = []
-    for text in (*recipe.estimator.pip_packages, *pip_of_environment_file(recipe)):
-        problem = _refusal(text.strip())
+    asked: list[str] = [text.strip() for text in recipe.estimator.pip_packages]  # checked when it was read
+    for text in pip_of_environment_file(recipe):
+        problem = refusal(text.strip())
         if problem:
-            problems.append(Problem(recipe.path.name, None, "estimator.pip_packages", f"{text!r}: {problem}"))
+            problems.append(Problem(str(recipe.estimator.conda_dependencies_file), None, "pip", f"{text!r}: {problem}"))
         else:
             asked.append(text.strip())
     file = recipe.estimator.pip_requirements_file
@@ -60,7 +61,7 @@ def _file_lines(path: Path, problems: list[Problem], *, constraint: bool, seen: 
                 nested, problems, constraint=constraint or option[:3] in ("-c", "--c"), seen=(*seen, path)
             )
             continue
-        problem = _refusal(line)
+        problem = refusal(line)
         if problem:
             problems.append(Problem(str(path), number, "", f"`{line}`: {problem}"))
         else:
@@ -87,8 +88,8 @@ def _long_option(line: str) -> tuple[str, str, str]:
     return (match.group(1), " ", match.group(2)) if match else (line, "", "")
 
 
-def _refusal(line: str) -> str | None:
-    """Returns why a line cannot be locked, or None."""
+def refusal(line: str) -> str | None:
+    """Returns why a requirement cannot be locked, or None."""
     word = re.split(r"[ =]", line, maxsplit=1)[0]
     if word in ("-e", "--editable"):
         return "an editable install has no version; put the code into the source directory"
@@ -102,6 +103,4 @@ def _refusal(line: str) -> str | None:
         return "a direct address; expected a name and version of an index"
     if line.startswith((".", "/")) or line.endswith((".whl", ".tar.gz", ".zip")):
         return "a local path; put the file into a directory named by [environment] find_links"
-    if not re.match(r"[A-Za-z0-9]", line):
-        return "not a requirement (PEP 508)"
-    return None
+    return requirement_problem(line)

@@ -17,6 +17,7 @@ import tomli
 
 from repro_est.errors import Problem, RecipeError, UsageError
 from repro_est.recipe.arguments import parameter, word
+from repro_est.recipe.forms import is_date, is_python
 from repro_est.recipe.schema import LATER_TABLES, TABLES, Key, Type, keys_of
 from repro_est.recipe.values import (
     EnvironmentRequest,
@@ -145,6 +146,10 @@ def _override_layer(recipe: Path, overrides: tuple[str, ...]) -> _Layer:
     document: dict[str, Any] = {}
     for override in overrides:
         dotted, equals, text = override.partition("=")
+        if dotted.strip() == "extends":
+            raise UsageError(
+                f"--set {override}: `extends` is read before anything is set", hint="write it into a recipe of its own"
+            )
         while equals and dotted.count('"') % 2:  # an equals sign inside a quoted key
             more, equals, text = text.partition("=")
             dotted = f"{dotted}={more}"
@@ -212,7 +217,7 @@ class _Reader:
         estimator = self._estimator()
         environment = self._environment()
         limits = self._limits()
-        outputs = self._values("outputs", ("outputs",))
+        outputs = self._outputs()
         inputs = tuple(self._inputs())
         models = tuple(self._models())
         secrets = tuple(top["secrets"])
@@ -231,7 +236,7 @@ class _Reader:
             environment=environment,
             limits=limits,
             inputs=inputs,
-            outputs=Outputs(tuple(outputs["required"]), outputs["metrics"]),
+            outputs=outputs,
             models=models,
             secrets=secrets,
             salt=top["salt"],
@@ -325,7 +330,7 @@ class _Reader:
         if not source.is_dir():
             what = "is not a directory" if source.exists() else "no such directory"
             self._problem((*place, "source_directory"), f"got {values['source_directory']!r}, {what}: {source}")
-        elif entry:
+        elif values["entry_script"] is not None:
             entry = self._entry_script(source, entry)
         duration = values["max_run_duration_seconds"]
         if duration is not None and not 0 < duration < 10**9:
@@ -336,6 +341,7 @@ class _Reader:
                 self._problem((*place, "environment_variables", name), "is not a name of an environment variable")
             elif "\0" in variables[name]:
                 self._problem((*place, "environment_variables", name), "holds a NUL character")
+        self._check_packages((*place, "pip_packages"), values["pip_packages"])
         requirements, conda_file = values["pip_requirements_file"], values["conda_dependencies_file"]
         image = self._image(values)
         return Estimator(
@@ -409,7 +415,9 @@ class _Reader:
     def _entry_script(self, source: Path, entry: str) -> str:
         place = ("estimator", "entry_script")
         path = Path(os.path.normpath(source / entry))
-        if not path.is_relative_to(source) or path == source:
+        if not entry:
+            self._problem(place, "got '', expected a Python file in the source directory")
+        elif not path.is_relative_to(source) or path == source:
             self._problem(place, f"got {entry!r}, which is outside of the source directory {source}")
         elif not path.resolve().is_relative_to(source.resolve()):
             self._problem(place, f"got {entry!r}, a symlink that leaves the source directory {source}")
@@ -420,6 +428,14 @@ class _Reader:
             later = "notebooks are not built yet" if path.suffix == ".ipynb" else "expected a Python file"
             self._problem(place, f"got {entry!r}, {later}")
         return PurePosixPath(os.path.relpath(path, source)).as_posix()
+
+    def _check_packages(self, place: Path_, packages: list[str]) -> None:
+        from repro_est.lock.requirements import refusal
+
+        for text in packages:
+            problem = refusal(text.strip())
+            if problem:
+                self._problem(place, f"{text!r}: {problem}")
 
     def _parameters(self, params: Mapping[str, Any]) -> Iterator[Parameter]:
         for name, value in params.items():
@@ -451,8 +467,10 @@ class _Reader:
             if platform not in PLATFORMS:
                 hint = _nearest(platform, list(PLATFORMS))
                 self._problem((*place, "platforms"), f"got {platform!r}, expected some of {', '.join(PLATFORMS)}", hint)
-        as_of = values["as_of"]
-        if as_of is not None and not re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d))?", as_of):
+        python, as_of = values["python"], values["as_of"]
+        if python is not None and not is_python(python):
+            self._problem((*place, "python"), f'got {python!r}, expected a version or specifier such as "3.11"')
+        if as_of is not None and not is_date(as_of):
             self._problem((*place, "as_of"), f'got {as_of!r}, expected a date such as "2026-06-01"')
         for key in ("index_url", "extra_index_urls", "channels"):
             urls = values[key] if isinstance(values[key], list | tuple) else [values[key]] if values[key] else []
@@ -468,7 +486,7 @@ class _Reader:
         directory = self._directory((*place, "find_links"))
         links = tuple(link if "://" in link else os.path.normpath(directory / link) for link in values["find_links"])
         return EnvironmentRequest(
-            python=values["python"],
+            python=python,
             platforms=tuple(sorted(set(values["platforms"]))),
             index_url=values["index_url"],
             extra_index_urls=tuple(values["extra_index_urls"]),
@@ -552,6 +570,16 @@ class _Reader:
             return UrlInput(url, sha256.lower())
         return None
 
+    def _outputs(self) -> Outputs:
+        values = self._values("outputs", ("outputs",))
+        for pattern in values["required"]:
+            if not _may_name_an_output(pattern):
+                self._problem(("outputs", "required"), f"got {pattern!r}, expected a path or glob below `outputs/`")
+        metrics = values["metrics"]
+        if metrics.startswith("/") or os.path.normpath(metrics).split("/")[0] in ("", ".", ".."):
+            self._problem(("outputs", "metrics"), f"got {metrics!r}, expected a file such as `outputs/metrics.json`")
+        return Outputs(tuple(values["required"]), metrics)
+
     def _models(self) -> Iterator[ModelRequest]:
         for name in self._named("models"):
             place = ("models", name)
@@ -614,6 +642,15 @@ class _Reader:
                 self._problem(place, "is declared in `secrets` too, expected one of the two")
             elif value and _looks_secret(name):
                 self._problem(place, "looks like a secret with its value", hint)
+
+
+def _may_name_an_output(pattern: str) -> bool:
+    """Whether a path below `outputs/` can match: what stands before the first wildcard decides."""
+    path = pattern.removesuffix("/")
+    start = re.split(r"[*?\[]", path, maxsplit=1)[0]
+    is_glob = start != path
+    below = start.startswith("outputs/") or (is_glob and "outputs/".startswith(start))
+    return os.path.normpath(path) == path and (below or path == "outputs")
 
 
 def _looks_secret(name: str) -> bool:
