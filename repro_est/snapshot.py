@@ -57,10 +57,19 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a snapshot would hold: `(path, bytes)`, and what it leaves out: `(path, reason)`; both sorted."""
+    """What a snapshot would hold, and leave out.
+
+    Args:
+        included: `(path, bytes)`, sorted.
+        ignored: `(path, reason)`, sorted.
+        problems: why a snapshot would be refused, a sentence each.
+        directories: every directory that is looked into, `""` the source itself; sorted.
+    """
 
     included: tuple[tuple[str, int], ...]
     ignored: tuple[tuple[str, str], ...]
+    problems: tuple[str, ...]
+    directories: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,7 @@ def snapshot(source: Path, store: Store, *, exclude: tuple[Path, ...], max_bytes
     found, problems = scan(source, shown=str(source), exclude=ignore.excluded)
     if problems:
         raise SourceError("\n".join(problems), hint=f"leave a file out with a line in {source / '.reproignore'}")
-    _check_limits(found, source, max_bytes=max_bytes, max_files=max_files)
+    check_limits([(item.path, item.size) for item in found], source, max_bytes=max_bytes, max_files=max_files)
     entries, files = _read_into(store, source, found, cache.files())
     tree = Tree.of(entries)
     store.write_tree(tree)
@@ -107,13 +116,16 @@ def list_source(source: Path, *, exclude: tuple[Path, ...]) -> Listing:
     """Says what a snapshot of `source` would hold and leave out, reading no file.
 
     Raises:
-        SourceError: something cannot be kept.
+        SourceError: an ignore file cannot be read.
     """
     ignore = _Ledger(Ignore(source, exclude))
     found, problems = scan(source, shown=str(source), exclude=ignore.excluded)
-    if problems:
-        raise SourceError("\n".join(problems))
-    return Listing(tuple(sorted((item.path, item.size) for item in found)), tuple(sorted(ignore.reasons)))
+    return Listing(
+        included=tuple(sorted((item.path, item.size) for item in found)),
+        ignored=tuple(sorted(ignore.reasons)),
+        problems=tuple(problems),
+        directories=tuple(sorted(ignore.directories)),
+    )
 
 
 def digest_input(path: Path, store: Store) -> InputTree:
@@ -214,16 +226,24 @@ class _Ledger:
         return True
 
 
-def _check_limits(found: Sequence[Scanned], source: Path, *, max_bytes: int, max_files: int) -> None:
-    total = sum(item.size for item in found)
+def check_limits(found: Sequence[tuple[str, int]], source: Path, *, max_bytes: int, max_files: int) -> None:
+    """Refuses a source that is too large.
+
+    Args:
+        found: path and bytes of everything a snapshot would hold.
+
+    Raises:
+        SourceError: it is; the largest files are named.
+    """
+    total = sum(size for _, size in found)
     if total <= max_bytes and len(found) <= max_files:
         return
-    largest = sorted(found, key=lambda item: -item.size)[:10]
-    listed = "\n".join(f"  {item.size:>15,}  {item.path}" for item in largest)
+    largest = sorted(found, key=lambda item: -item[1])[:10]
+    listed = "\n".join(f"  {size:>15,}  {path}" for path, size in largest)
     raise SourceError(
         f"{source}: {len(found):,} files and {total:,} bytes, expected at most {max_files:,} files "
         f"and {max_bytes:,} bytes; the largest:\n{listed}",
-        hint=f"data belongs in [inputs]; leave this file out with the line `/{largest[0].path}` in "
+        hint=f"data belongs in [inputs]; leave this file out with the line `/{largest[0][0]}` in "
         f"{source / '.reproignore'}, or raise [snapshot] max_bytes and max_files in repro.toml",
     )
 

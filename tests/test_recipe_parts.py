@@ -158,5 +158,5 @@ def test_check_names_unused_inputs_and_azure_imports(tmp_path: Path) -> None:
     found = findings(tmp_path, "from azureml.core import Run\n", lock_with(), '[inputs.d]\npath = "src"\n')
     assert [item.split(";")[0] for item in found] == [
         "error: imports `azureml.core`",
-        "warning: inputs.d: no argument names it",
+        "warning: no argument names it",
     ]

@@ -1,17 +1,21 @@
 """Validate a recipe without running it.
 
-Looks at the recipe, the lock, and the source: syntax, imports against the lock, missing files, unused inputs.
-Exit code 0 with warnings only, 2 with an error.
+Looks at the recipe, the lock, and the source: syntax, imports against the lock, missing files, unused inputs, and
+files a snapshot cannot take. Exit code 0 with warnings only, 2 with an error.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 from repro_est.cli.common import add_json, add_recipe
 from repro_est.console import Console
-from repro_est.errors import UsageError
+from repro_est.errors import LockError, RecipeError, ReproError, SourceError, UsageError
+from repro_est.lock.values import Lock
+from repro_est.recipe.check import Finding
+from repro_est.recipe.values import Recipe
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,32 +24,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from repro_est.lock.lockfile import loads
-    from repro_est.lock.satisfy import unsatisfied
-    from repro_est.recipe.check import Finding, check
-    from repro_est.recipe.load import load
-
     console = Console()
-    recipe = load(Path(arguments.recipe), tuple(arguments.overrides))
-    path = recipe.lock_path
-    lock = loads(path.read_bytes(), path) if path.exists() else None
-    findings = list(check(recipe, lock))
-    if lock is None:
-        findings.append(
-            Finding(
-                "warning", str(path), None, "no lock yet, imports were not checked", f"repro lock {arguments.recipe}"
-            )
-        )
-    else:
-        findings += [
-            Finding("error", str(path), None, reason, f"repro lock {arguments.recipe}")
-            for reason in unsatisfied(recipe, lock)
-        ]
+    findings = list(_findings(arguments))
     errors = sum(finding.severity == "error" for finding in findings)
     if arguments.json:
-        console.json(
-            {"recipe": str(recipe.path), "ok": not errors, "findings": [finding.to_json() for finding in findings]}
-        )
+        recipe = str(Path(arguments.recipe).resolve())
+        console.json({"recipe": recipe, "ok": not errors, "findings": [finding.to_json() for finding in findings]})
         return UsageError.exit_code if errors else 0
     for finding in findings:
         console.out(str(finding))
@@ -55,3 +39,67 @@ def execute(arguments: argparse.Namespace) -> int:
         else f"{arguments.recipe}: ok"
     )
     return UsageError.exit_code if errors else 0
+
+
+def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
+    from repro_est.recipe.check import check
+    from repro_est.recipe.load import load
+
+    path = Path(arguments.recipe)
+    try:
+        recipe = load(path, tuple(arguments.overrides))
+    except UsageError as error:
+        yield from _of_error(error, path)
+        return
+    found: list[Finding] = []
+    lock = _lock(recipe, found, hint=f"repro lock {arguments.recipe}")
+    yield from check(recipe, lock)
+    yield from found
+    yield from _source(recipe)
+
+
+def _lock(recipe: Recipe, found: list[Finding], *, hint: str) -> Lock | None:
+    """Returns the recipe's lock, None when there is none that can be read; adds what is wrong with it."""
+    from repro_est.lock.lockfile import loads
+    from repro_est.lock.requirements import requirements
+    from repro_est.lock.satisfy import unsatisfied
+
+    path = recipe.lock_path
+    lock: Lock | None = None
+    try:
+        if path.exists():
+            lock = loads(path.read_bytes(), path)
+            found += [Finding("error", str(path), None, reason, hint) for reason in unsatisfied(recipe, lock)]
+        else:
+            found.append(Finding("warning", str(path), None, "no lock yet, imports were not checked", hint))
+            requirements(recipe)  # so that what cannot be locked is said before anybody tries
+    except (LockError, RecipeError) as error:
+        found += _of_error(error, path)
+    return lock
+
+
+def _source(recipe: Recipe) -> Iterator[Finding]:
+    """What would refuse the snapshot."""
+    from repro_est.engine import source_listing
+    from repro_est.project import find_project
+    from repro_est.snapshot import check_limits
+
+    source, project = recipe.estimator.source_directory, find_project()
+    try:
+        listing = source_listing(recipe, project)
+        check_limits(
+            listing.included, source, max_bytes=project.max_snapshot_bytes, max_files=project.max_snapshot_files
+        )
+    except SourceError as error:
+        yield from _of_error(error, source)
+        return
+    hint = f"a line in {source / '.reproignore'} leaves it out"
+    for problem in listing.problems:
+        yield Finding("error", str(source), None, problem.removeprefix(f"{source}/"), hint)
+
+
+def _of_error(error: ReproError, file: Path) -> Iterator[Finding]:
+    if isinstance(error, RecipeError):
+        yield from map(Finding.of, error.problems)
+    else:
+        yield Finding("error", str(file), None, error.message.removeprefix(f"{file}: "), error.hint)

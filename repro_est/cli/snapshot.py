@@ -10,6 +10,7 @@ from pathlib import Path
 
 from repro_est.cli.common import add_json, add_recipe, open_store, shown_path
 from repro_est.console import Console, human_size
+from repro_est.errors import SourceError
 from repro_est.snapshot import Listing
 
 
@@ -54,11 +55,18 @@ def _list(listing: Listing, console: Console, *, as_json: bool) -> int:
             {
                 "included": [{"path": path, "size": size} for path, size in listing.included],
                 "ignored": [{"path": path, "reason": reason} for path, reason in listing.ignored],
+                "problems": list(listing.problems),
             }
         )
-        return 0
+    else:
+        _print(listing, console)
+    if listing.problems:
+        raise SourceError("\n".join(listing.problems))
+    return 0
+
+
+def _print(listing: Listing, console: Console) -> None:
     for path, size in listing.included:
         console.out(f"{human_size(size):>10}  {path}")
     for path, reason in listing.ignored:
         console.out(console.style(f"{'ignored':>10}  {path}  ({reason})", "dim", out=True))
-    return 0

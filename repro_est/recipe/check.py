@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from repro_est.errors import Problem
 from repro_est.lock.values import Lock
 from repro_est.recipe.imports import distribution_for
+from repro_est.recipe.locate import positions
 from repro_est.recipe.values import InputReference, Recipe
 
 _AZURE = "not built yet: the Azure ML names inside a script come with a later version"
@@ -22,23 +24,35 @@ _AZURE = "not built yet: the Azure ML names inside a script come with a later ve
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing `repro check` has to say; `severity` is `error` or `warning`."""
+    """One thing `repro check` has to say.
+
+    Args:
+        severity: `error` or `warning`.
+        key: dotted key of the recipe it is about, `""` for none.
+    """
 
     severity: str
     file: str
     line: int | None
     message: str
     hint: str | None = None
+    key: str = ""
+
+    @classmethod
+    def of(cls, problem: Problem) -> Finding:
+        return cls("error", problem.file, problem.line, problem.message, problem.hint, problem.key)
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.severity}: {self.message}" + (f" (hint: {self.hint})" if self.hint else "")
+        subject = f"{self.key}: " if self.key else ""
+        return f"{place}: {self.severity}: {subject}{self.message}" + (f" (hint: {self.hint})" if self.hint else "")
 
     def to_json(self) -> dict[str, Any]:
         return {
             "severity": self.severity,
             "file": self.file,
             "line": self.line,
+            "key": self.key,
             "message": self.message,
             "hint": self.hint,
         }
@@ -172,4 +186,14 @@ def _unused_inputs(recipe: Recipe) -> Iterator[Finding]:
     for item in recipe.inputs:
         if item.name not in used:
             hint = f'script_params.--data = {{input = "{item.name}"}}, or read REPRO_INPUT_{item.name}'
-            yield Finding("warning", str(recipe.path), None, f"inputs.{item.name}: no argument names it", hint)
+            file, line = _declared(recipe, ("inputs", item.name))
+            yield Finding("warning", str(file), line, "no argument names it", hint, f"inputs.{item.name}")
+
+
+def _declared(recipe: Recipe, key: tuple[str, ...]) -> tuple[Path, int | None]:
+    """Returns the file and the line that declare a key: the recipe's own, else those of what it extends."""
+    for file in recipe.files:
+        line = positions(file.read_text("utf-8-sig")).get(key)
+        if line is not None:
+            return file, line
+    return recipe.path, None
