@@ -1,17 +1,31 @@
-"""A make dependency file: a target, and every file of this machine the run depends on.
+"""A make dependency file: a target, and everything on this machine the run depends on.
 
 In the form of `gcc -MD -MP`: one rule, then an empty rule for each dependency, so that a file which was deleted
-does not stop make. Spaces, `#` and `$` are written as GNU make reads them.
+does not stop make. The directories of the source and of inputs are dependencies as well: the time of a directory
+moves when an entry is added or removed, which no file in it tells.
 """
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from repro_est.engine import Prepared
+from repro_est.engine import Prepared, source_listing
 from repro_est.files import write_atomic
+from repro_est.ignore import IGNORE_FILES
+from repro_est.lock.requirements import requirement_files
+from repro_est.project import CONFIG_NAME, find_project
+from repro_est.recipe.values import Recipe
 from repro_est.store.store import Store
+
+_UNSPEAKABLE = r"[\n\t;|]|\(.*\)$|\\$"
+"""What no rule of make can name."""
+_ALWAYS = "a-name-that-make-cannot-say"
+"""Stands for such files: it does not exist, so that make runs the rule, and the run is a hit."""
+_PERCENT = r"\%"
+"""A per cent sign, where it would make a pattern rule."""
 
 
 def write_depfile(prepared: Prepared, store: Store, path: Path, *, target: str | None) -> None:
@@ -21,34 +35,44 @@ def write_depfile(prepared: Prepared, store: Store, path: Path, *, target: str |
         target: what make builds; default: the name of `path` without `.d`.
     """
     name = target or str(path.with_suffix("") if path.suffix == ".d" else path)
-    dependencies = [_quoted(_relative(file)) for file in dependencies_of(prepared, store)]
-    rule = f"{_quoted(name)}: " + " \\\n  ".join(dependencies)
-    phony = "".join(f"\n{dependency}:\n" for dependency in dependencies)
-    write_atomic(path, f"{rule}\n{phony}".encode())
+    names = [_relative(item) for item in dependencies_of(prepared, store)]
+    written = [item for item in names if not re.search(_UNSPEAKABLE, item)]
+    if len(written) < len(names):
+        written.append(_ALWAYS)
+    rule = f"{_quoted(name)}: " + " \\\n  ".join(map(_quoted, written))
+    phony = "".join(f"\n{_quoted(item).replace('%', _PERCENT)}:\n" for item in written)
+    write_atomic(path, f"repro-equals := =\n\n{rule}\n{phony}".encode(errors="surrogateescape"))
 
 
 def dependencies_of(prepared: Prepared, store: Store) -> list[Path]:
-    """Returns recipe, lock, source files and input files, sorted."""
+    """Returns what tells `repro` what to do, and the files and directories of source and inputs, sorted."""
     recipe = prepared.recipe
-    files = {*recipe.files, recipe.lock_path}
-    if prepared.lock.conda is not None:
-        files.add(recipe.conda_lock_path)
-    files |= {
-        file
-        for file in (recipe.estimator.pip_requirements_file, recipe.estimator.conda_dependencies_file)
-        if file is not None
-    }
+    found = {*recipe.files, recipe.lock_path, *requirement_files(recipe), find_project().root / CONFIG_NAME}
+    found |= {recipe.conda_lock_path} if prepared.lock.conda is not None else set()
+    found |= {file for file in (recipe.estimator.conda_dependencies_file,) if file is not None}
     source = recipe.estimator.source_directory
-    files |= {source / entry.path for entry in store.read_tree(prepared.snapshot.hash).files()}
+    found |= {source / entry.path for entry in store.read_tree(prepared.snapshot.hash).files()}
+    found |= set(_directories(recipe))
     for item in prepared.plan.recorded.inputs:
         if set(item.origin) == {"path"}:
-            root = Path(str(item.origin["path"]))
-            files |= (
-                {root}
-                if root.is_file()
-                else {Path(place) / name for place, _, names in os.walk(root) for name in names}
-            )
-    return sorted(files)
+            found |= set(_below(Path(str(item.origin["path"]))))
+    # What is not there (a symlink to nothing, a file removed just now) would make the target for ever out of date.
+    return sorted(path for path in found if path.exists())
+
+
+def _directories(recipe: Recipe) -> Iterator[Path]:
+    """Every directory that is looked into for the source, and the ignore files that stand in them."""
+    source = recipe.estimator.source_directory
+    for name in source_listing(recipe, find_project()).directories:
+        yield source / name
+        yield from (source / name / file for file in IGNORE_FILES)
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """A file; or a directory and everything in it."""
+    yield root
+    for place, directories, files in os.walk(root):
+        yield from (Path(place, name) for name in (*directories, *files))
 
 
 def _relative(path: Path) -> str:
@@ -59,4 +83,6 @@ def _relative(path: Path) -> str:
 
 
 def _quoted(name: str) -> str:
-    return name.replace("\\", "\\\\").replace("$", "$$").replace("#", "\\#").replace(" ", "\\ ").replace(":", "\\:")
+    """Writes a name as GNU make reads it in a rule: backslashes count only before what they quote."""
+    quoted = re.sub(r"(\\*)([ #:*?\[])", r"\1\1\\\2", name.replace("$", "$$"))
+    return ("./" if name.startswith("~") else "") + quoted.replace("=", "$(repro-equals)")

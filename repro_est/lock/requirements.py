@@ -45,6 +45,20 @@ def requirements(recipe: Recipe) -> tuple[str, ...]:
     return tuple(sorted(set(asked)))
 
 
+def requirement_files(recipe: Recipe) -> tuple[Path, ...]:
+    """Returns the recipe's requirements file and every file that one names, sorted; none when it has none."""
+    file = recipe.estimator.pip_requirements_file
+    pending, found = [file] if file is not None else [], set[Path]()
+    while pending:
+        path = pending.pop()
+        if path in found or not path.is_file():
+            continue
+        found.add(path)
+        lines = _logical_lines(path.read_text("utf-8-sig", "replace"))
+        pending += [path.parent / nested for _, line in lines if (nested := _nested(line)[1])]
+    return tuple(sorted(found))
+
+
 def _file_lines(path: Path, problems: list[Problem], *, constraint: bool, seen: tuple[Path, ...]) -> Iterator[str]:
     if path in seen:
         return
@@ -54,12 +68,10 @@ def _file_lines(path: Path, problems: list[Problem], *, constraint: bool, seen: 
         problems.append(Problem(str(path), None, "", f"cannot be read: {error}"))
         return
     for number, line in _logical_lines(text):
-        option, _, rest = line.partition(" ") if not line.startswith("--") else _long_option(line)
-        if option in ("-r", "--requirement", "-c", "--constraint"):
-            nested = path.parent / rest.strip()
-            yield from _file_lines(
-                nested, problems, constraint=constraint or option[:3] in ("-c", "--c"), seen=(*seen, path)
-            )
+        option, nested = _nested(line)
+        if nested:
+            limits = constraint or option in ("-c", "--constraint")
+            yield from _file_lines(path.parent / nested, problems, constraint=limits, seen=(*seen, path))
             continue
         problem = refusal(line)
         if problem:
@@ -83,9 +95,10 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
         pending, first = "", 0
 
 
-def _long_option(line: str) -> tuple[str, str, str]:
-    match = re.match(r"(--[a-z-]+)[ =]?(.*)", line)
-    return (match.group(1), " ", match.group(2)) if match else (line, "", "")
+def _nested(line: str) -> tuple[str, str]:
+    """Returns the option and the file of a line that names another file, `("", "")` for any other line."""
+    match = re.match(r"(-r|--requirement|-c|--constraint)[ =]?\s*(\S.*)", line)
+    return (match[1], match[2]) if match else ("", "")
 
 
 def refusal(line: str) -> str | None:
