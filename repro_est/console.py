@@ -7,10 +7,11 @@ a terminal and is a plain line elsewhere.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -55,8 +56,8 @@ class Console:
         print(text, flush=True)
 
     def json(self, value: Any) -> None:
-        """One JSON document on stdout."""
-        print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
+        """One JSON document on stdout; NaN and infinities as strings, since JSON has no numbers for them."""
+        print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False), flush=True)
 
     def table(self, rows: Sequence[Sequence[str]], *, header: Sequence[str]) -> None:
         """Left-aligned columns on stdout; the last one is not padded."""
@@ -65,6 +66,17 @@ class Console:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
             line = "  ".join(cells).rstrip()
             self.out(self.style(line, "dim", out=True) if number == 0 else line)
+
+
+def _finite(value: Any) -> Any:
+    """Spells what is no number of JSON as `NaN`, `Infinity` or `-Infinity`."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return value
 
 
 class Progress:

@@ -36,6 +36,10 @@ class ReproError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n\nhint: {self.hint}" if self.hint else self.message
 
+    def to_json(self) -> dict[str, str | int | None]:
+        """What a verb prints under `--json` in place of an answer."""
+        return {"error": self.message, "hint": self.hint, "exit_code": self.exit_code}
+
 
 class UsageError(ReproError):
     """The command line or the recipe asks for something that makes no sense."""

@@ -17,7 +17,9 @@ from pathlib import Path
 
 from repro_est.cli.common import TerminalObserver, add_json, add_recipe, open_store, shown_path
 from repro_est.console import Console
-from repro_est.errors import LockError
+from repro_est.errors import LockError, ReproError, UsageError
+from repro_est.lock.values import Lock
+from repro_est.recipe.values import Recipe
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,39 +36,60 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from repro_est import engine
-    from repro_est.lock.lockfile import loads
-    from repro_est.lock.satisfy import unsatisfied
     from repro_est.recipe.load import load
 
     console = Console(quiet=arguments.quiet or arguments.json)
+    _check_options(arguments)
     recipe = load(Path(arguments.recipe), tuple(arguments.overrides))
-    path = recipe.lock_path
-    previous = None
-    if path.exists():
-        try:
-            previous = loads(path.read_bytes(), path)
-        except LockError as error:
-            if arguments.check:
-                raise
-            console.warning(f"{error.message}; made anew")
-    if arguments.check:
-        if previous is None:
-            raise LockError(f"{shown_path(path)}: no lock", hint=f"repro lock {arguments.recipe}")
-        reasons = unsatisfied(recipe, previous)
+    return _check(recipe, arguments, console) if arguments.check else _lock(recipe, arguments, console)
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    from repro_est.recipe.forms import is_date
+
+    making = {"--update": arguments.update, "--upgrade": arguments.upgrade, "--as-of": arguments.as_of}
+    making["--conda"] = arguments.conda
+    given = [option for option, value in making.items() if value]
+    if arguments.check and given:
+        raise UsageError(
+            f"--check {given[0]}: --check only looks, expected no {given[0]}", hint="leave one of them out"
+        )
+    if arguments.as_of is not None and not is_date(arguments.as_of):
+        raise UsageError(
+            f"--as-of: got {arguments.as_of!r}, expected a date such as 2026-06-01 or 2026-06-01T12:00:00Z"
+        )
+
+
+def _check(recipe: Recipe, arguments: argparse.Namespace, console: Console) -> int:
+    """Says whether the lock satisfies the recipe, and under `--json` in one object whatever the answer is."""
+    from repro_est.lock.lockfile import loads
+    from repro_est.lock.satisfy import unsatisfied
+
+    path, hint = recipe.lock_path, f"repro lock {arguments.recipe}"
+    try:
+        if not path.exists():
+            raise LockError(f"{shown_path(path)}: no lock", hint=hint)
+        reasons = unsatisfied(recipe, loads(path.read_bytes(), path))
+    except ReproError as error:
         if arguments.json:
-            console.json({"lock": str(path), "satisfied": not reasons, "reasons": list(reasons)})
-        if reasons:
-            listed = "\n".join(f"  {reason}" for reason in reasons)
-            raise LockError(
-                f"{shown_path(path)}: does not satisfy the recipe\n{listed}", hint=f"repro lock {arguments.recipe}"
-            )
-        console.step("Checked", f"{shown_path(path)} satisfies {arguments.recipe}")
-        return 0
+            console.json({"lock": str(path), "satisfied": False, "reasons": [error.message]})
+        raise
+    if arguments.json:
+        console.json({"lock": str(path), "satisfied": not reasons, "reasons": list(reasons)})
+    if reasons:
+        listed = "\n".join(f"  {reason}" for reason in reasons)
+        raise LockError(f"{shown_path(path)}: does not satisfy the recipe\n{listed}", hint=hint)
+    console.step("Checked", f"{shown_path(path)} satisfies {arguments.recipe}")
+    return 0
+
+
+def _lock(recipe: Recipe, arguments: argparse.Namespace, console: Console) -> int:
+    from repro_est import engine
+
     _, store = open_store()
     lock = engine.write_lock(
         recipe,
-        None if arguments.upgrade else previous,
+        None if arguments.upgrade else _previous(recipe, console),
         store,
         TerminalObserver(console),
         update=tuple(arguments.update),
@@ -75,7 +98,7 @@ def execute(arguments: argparse.Namespace) -> int:
     )
     if arguments.json:
         packages = {package.name: package.version for package in lock.packages}
-        answer = {"lock": str(path), "python": lock.python, "packages": packages}
+        answer = {"lock": str(recipe.lock_path), "python": lock.python, "packages": packages}
         if lock.conda is not None:
             answer |= {
                 "conda_lock": str(recipe.conda_lock_path),
@@ -83,3 +106,16 @@ def execute(arguments: argparse.Namespace) -> int:
             }
         console.json(answer)
     return 0
+
+
+def _previous(recipe: Recipe, console: Console) -> Lock | None:
+    """Returns the lock whose versions are kept; one that cannot be read is made anew."""
+    from repro_est.lock.lockfile import loads
+
+    if not recipe.lock_path.exists():
+        return None
+    try:
+        return loads(recipe.lock_path.read_bytes(), recipe.lock_path)
+    except LockError as error:
+        console.warning(f"{error.message}; made anew")
+        return None

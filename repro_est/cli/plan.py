@@ -1,7 +1,8 @@
 """Say what `repro run` would do, and why, without doing it.
 
 Exit code 0: the run is there and would be returned. 10: it would be executed.
-A lock that is missing is made, since without it there is no hash.
+A lock that is missing is made, since without it there is no hash. With `--json`, a plan that cannot be made is an
+object with `error`, `hint` and `exit_code`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from repro_est.cli.common import TerminalObserver, add_json, add_recipe, metrics_line, open_store
 from repro_est.console import Console
+from repro_est.errors import ReproError
 
 WOULD_RUN = 10
 
@@ -24,12 +26,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    try:
+        return _plan(arguments, Console(quiet=arguments.json))
+    except ReproError as error:
+        if arguments.json:
+            Console().json(error.to_json())
+        raise
+
+
+def _plan(arguments: argparse.Namespace, console: Console) -> int:
     from repro_est import engine
     from repro_est.cli.why import explained
     from repro_est.environment.key import environment_key
     from repro_est.recipe.load import load
 
-    console = Console(quiet=arguments.json)
     project, store = open_store()
     observer = TerminalObserver(console)
     recipe = load(Path(arguments.recipe), tuple(arguments.overrides))
