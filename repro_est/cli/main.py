@@ -5,6 +5,7 @@ Everything else is imported only when the answer is not known (`cli.recall`, doc
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _open_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["run"]:
         text = recall(words[1:])
@@ -33,3 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from repro_est.cli.command import run_command
 
     return run_command(words)
+
+
+def _open_standard_streams() -> None:
+    """Opens what the caller closed (`>&-`): else the next file that is opened would be taken for stdout."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 -- open as long as the process
