@@ -60,12 +60,22 @@ class Console:
         print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False), flush=True)
 
     def table(self, rows: Sequence[Sequence[str]], *, header: Sequence[str]) -> None:
-        """Left-aligned columns on stdout; the last one is not padded."""
+        """Left-aligned columns on stdout; the last one is not padded. Cells may hold any text."""
+        rows = [[visible(cell) for cell in row] for row in rows]
         widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
         for number, row in enumerate((header, *rows)):
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
             line = "  ".join(cells).rstrip()
             self.out(self.style(line, "dim", out=True) if number == 0 else line)
+
+
+def visible(text: str) -> str:
+    """Returns text of a run, such as a metric's name, with what moves the cursor or hides text as `\\x1b` or `\\n`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii") for char in text
+    )
 
 
 def _finite(value: Any) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
 
+from repro_est.console import visible
 from tests.conftest import Workshop
 
 
@@ -20,3 +22,38 @@ def test_a_closed_stream_is_no_traceback(workshop: Workshop, words: str, closed:
     done = subprocess.run(["bash", "-c", command], cwd=workshop.root, capture_output=True, text=True)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
+
+
+def test_text_of_a_run_cannot_move_the_cursor() -> None:
+    assert visible("loss \u00fc \u640d\u5931") == "loss \u00fc \u640d\u5931"
+    assert visible("a\n\x1b[2Jb\x9b\u202ec\udce9") == r"a\n\x1b[2Jb\x9b\u202ec\udce9"
+
+
+def test_no_table_and_no_summary_passes_on_what_a_script_named_its_metrics(workshop: Workshop) -> None:
+    script = "import json, sys\nopen('outputs/' + sys.argv[1], 'w').write('1')\njson.dump({sys.argv[1]: 1}, open('outputs/metrics.json', 'w'))\n"
+    recipe = workshop.recipe(script)
+    printed = ""
+    for name in ("a\x1b[31m\nred", "b\r\x07"):
+        words = json.dumps([name])
+        done = workshop.repro("run", recipe, "--set", f"arguments={words}")
+        assert done.code == 0, done.err
+        printed += done.out
+    plan = ["plan", recipe, "--set", f"arguments={words}"]
+    for command in (["ls"], ["diff", "@2", "@1"], ["why"], plan):
+        printed += workshop.repro(*command).out
+    assert r"a\x1b[31m\nred" in printed
+    assert r"b\r\x07" in printed
+    assert not set(printed) & {"\x1b", "\r", "\x07"}
+    assert not any(line.startswith("red") for line in printed.splitlines())
+
+
+def test_a_long_value_is_cut_to_what_differs(workshop: Workshop) -> None:
+    recipe = workshop.recipe("print(1)\n")
+    for end in ("one", "two"):
+        workshop.run(recipe, "--set", f"arguments=['{'x' * 5000}{end}{'y' * 5000}']")
+    text = workshop.repro("why").out
+    assert max(map(len, text.splitlines())) < 250
+    assert "xone" in text
+    assert "xtwo" in text
+    assert "(10,005 characters)" in text
+    assert len(workshop.repro("why", "--json").json["differences"][0]["before"]) > 10_000

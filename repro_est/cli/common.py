@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_est.cli.summary import relative
-from repro_est.console import Console, Progress, human_size
+from repro_est.console import Console, Progress, human_size, visible
 from repro_est.files import write_all
 from repro_est.project import Project, find_project
 from repro_est.store.store import Store
@@ -61,7 +61,7 @@ def number(value: float) -> str:
 
 def metrics_line(metrics: Mapping[str, float], limit: int = 6) -> str:
     """Returns `accuracy 0.97  loss 0.1`, cut after `limit`."""
-    shown = [f"{name} {number(value)}" for name, value in list(metrics.items())[:limit]]
+    shown = [f"{visible(name)} {number(value)}" for name, value in list(metrics.items())[:limit]]
     more = f"  (+{len(metrics) - limit} more)" if len(metrics) > limit else ""
     return "  ".join(shown) + more
 

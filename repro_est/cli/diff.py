@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from repro_est.cli.common import add_json, number, open_store
-from repro_est.cli.why import show_differences, tree_reader
+from repro_est.cli.why import difference_rows, show_differences, tree_reader
 from repro_est.console import Console
 from repro_est.explain import Difference, compare_trees, differences
 from repro_est.store.records import Result
@@ -52,7 +52,7 @@ def execute(arguments: argparse.Namespace) -> int:
         console.table([_metric_row(*row) for row in metrics], header=("metric", "a", "b", "b - a"))
     if outputs:
         console.out("")
-        console.table([[d.leaf, d.before or "-", d.after or "-"] for d in outputs], header=("output", "a", "b"))
+        console.table(difference_rows(outputs), header=("output", "a", "b"))
     return 0
 
 

@@ -36,7 +36,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace, console: Console) -> int:
     from repro_est import engine
-    from repro_est.cli.why import explained
+    from repro_est.cli.why import difference_rows, explained
     from repro_est.environment.key import environment_key
     from repro_est.recipe.load import load
 
@@ -66,5 +66,5 @@ def _plan(arguments: argparse.Namespace, console: Console) -> int:
     if near:
         run, found = near
         console.out(f"\nnearest earlier run: {run}")
-        console.table([[d.leaf, d.before or "-", d.after or "-"] for d in found], header=("differs", "then", "now"))
+        console.table(difference_rows(found), header=("differs", "then", "now"))
     return WOULD_RUN

@@ -20,6 +20,8 @@ from repro_est.store.trees import Tree
 
 _CANDIDATES = 200
 """How many of the latest runs are looked at for the nearest one."""
+_WIDTH = 60
+"""Characters of a value that a table shows; `--json` has all of it."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +93,25 @@ def tree_reader(store: Store) -> ReadTree:
     return read
 
 
+def difference_rows(found: list[Difference]) -> list[list[str]]:
+    """Returns the lines of a table; of long values what stands around the first character that differs."""
+    return [[item.leaf, *_shortened(item.before or "-", item.after or "-")] for item in found]
+
+
+def _shortened(before: str, after: str) -> tuple[str, str]:
+    if max(len(before), len(after)) <= _WIDTH:
+        return before, after
+    same = next((n for n, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]), 0)
+    start = max(0, same - _WIDTH // 2)
+
+    def cut(text: str) -> str:
+        shown = text[start : start + _WIDTH]
+        more = f"... ({len(text):,} characters)" if len(text) > start + _WIDTH else ""
+        return ("..." if start else "") + shown + more
+
+    return cut(before), cut(after)
+
+
 def show_differences(
     found: list[Difference], before: Document, after: Document, store: Store, console: Console
 ) -> None:
@@ -98,7 +119,7 @@ def show_differences(
     if not found:
         console.out("nothing that identifies them differs")
         return
-    console.table([[d.leaf, d.before or "-", d.after or "-"] for d in found], header=("differs", "before", "after"))
+    console.table(difference_rows(found), header=("differs", "before", "after"))
     changed = [item.leaf for item in found if item.leaf.startswith("source/")]
     if not changed:
         return
