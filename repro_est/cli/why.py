@@ -1,19 +1,22 @@
 """Name exactly what differs between a run and the nearest earlier one, with the lines of changed source files.
 
 repro why @                     the newest run against the earlier run with the fewest differences
-repro why 3f9c recipe.toml      what a recipe's plan changes against that run
+repro why 3f9c 81ab             what differs between two runs
+repro why 3f9c recipe.toml      what a recipe's plan changes against that run; it must be locked, nothing is executed
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from repro_est.cli.common import add_json, add_run, open_store
+from repro_est.cli.common import TerminalObserver, add_json, add_overrides, add_run, open_store, shown_path
 from repro_est.console import Console
 from repro_est.digest import RunHash, TreeHash
-from repro_est.errors import UsageError, VerificationError
+from repro_est.errors import LockError, UsageError, VerificationError
 from repro_est.explain import Difference, ReadTree, differences, hunk, nearest
-from repro_est.plan import Document
+from repro_est.plan import Document, Plan
+from repro_est.project import Project
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
 from repro_est.store.trees import Tree
@@ -26,34 +29,63 @@ _WIDTH = 60
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument("other", nargs="?", help="compare with this run instead of the nearest earlier one")
+    parser.add_argument(
+        "other",
+        nargs="?",
+        help="a run to compare with instead of the nearest earlier one, or a recipe to hold against it",
+    )
+    add_overrides(parser)
     add_json(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from repro_est.engine import plan_of
-
     console = Console()
-    _, store = open_store()
+    project, store = open_store()
     runs = Runs(store.layout)
     run = runs.resolve(arguments.run)
-    plan = plan_of(run, store)
-    if arguments.other:
-        other = runs.resolve(arguments.other)
-        found = differences(plan_of(other, store).document, plan.document, tree_reader(store))
-        near = (other, found)
-    else:
-        answer = explained(run, plan.document, plan.recorded.name, store)
-        if answer is None:
-            raise UsageError(f"run {run[:12]}: no earlier run to compare with", hint="repro ls")
-        near = answer
-    other, found = near
+    before, after = _compared(run, arguments, project, store)
+    found = differences(before.document, after.document, tree_reader(store))
     if arguments.json:
-        console.json({"run": run, "compared_with": other, "differences": [item.to_json() for item in found]})
+        console.json(
+            {"run": after.hash, "compared_with": before.hash, "differences": [item.to_json() for item in found]}
+        )
         return 0
-    console.out(f"run {run[:12]} compared with {other[:12]}")
-    show_differences(found, plan_of(other, store).document, plan.document, store, console)
+    what = arguments.other if after.hash != run else "run"
+    console.out(f"{what} {after.hash[:12]} compared with {before.hash[:12]}")
+    show_differences(found, before.document, after.document, store, console)
     return 0
+
+
+def _compared(run: RunHash, arguments: argparse.Namespace, project: Project, store: Store) -> tuple[Plan, Plan]:
+    """Returns the plan that is compared with, and the one that is explained."""
+    from repro_est.engine import plan_of
+
+    plan, other = plan_of(run, store), arguments.other
+    if other and (Path(other).suffix or Path(other).is_file()):
+        return plan, _plan_of_recipe(Path(other), tuple(arguments.overrides), project, store)
+    if arguments.overrides:
+        raise UsageError("--set: goes with a recipe", hint=f"repro why {arguments.run} RECIPE --set ...")
+    if other:
+        return plan_of(Runs(store.layout).resolve(other), store), plan
+    answer = explained(run, plan.document, plan.recorded.name, store)
+    if answer is None:
+        raise UsageError(f"run {run[:12]}: no earlier run to compare with", hint="repro ls")
+    return plan_of(answer[0], store), plan
+
+
+def _plan_of_recipe(path: Path, overrides: tuple[str, ...], project: Project, store: Store) -> Plan:
+    """Returns the plan of a recipe that is locked; a lock is not made for a question.
+
+    Raises:
+        LockError: there is no lock, or it is stale.
+    """
+    from repro_est.engine import prepare
+    from repro_est.recipe.load import load
+
+    recipe = load(path, overrides)
+    if not recipe.lock_path.exists():
+        raise LockError(f"{shown_path(recipe.lock_path)}: no lock", hint=f"repro lock {path}")
+    return prepare(recipe, project, store, TerminalObserver(Console())).plan
 
 
 def explained(run: RunHash, document: Document, name: str, store: Store) -> tuple[RunHash, list[Difference]] | None:
@@ -101,7 +133,8 @@ def difference_rows(found: list[Difference]) -> list[list[str]]:
 def _shortened(before: str, after: str) -> tuple[str, str]:
     if max(len(before), len(after)) <= _WIDTH:
         return before, after
-    same = next((n for n, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]), 0)
+    shorter = min(len(before), len(after))
+    same = next((place for place in range(shorter) if before[place] != after[place]), shorter)
     start = max(0, same - _WIDTH // 2)
 
     def cut(text: str) -> str:
