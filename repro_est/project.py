@@ -51,7 +51,7 @@ def find_project(start: Path | None = None) -> Project:
     """Returns the project around `start` (default: the current directory).
 
     Raises:
-        UsageError: `repro.toml` is not valid, or has a key that means nothing.
+        UsageError: `repro.toml` is not valid, has a key that means nothing, or the store would be in a file.
     """
     start = (start or Path.cwd()).resolve()
     places = (start, *start.parents)
@@ -104,4 +104,12 @@ def _configured(config: Path) -> Project:
 
 def _store_path(root: Path, default: str) -> Path:
     override = os.environ.get(STORE_VARIABLE)
-    return Path(override).expanduser().absolute() if override else root / default
+    path = Path(override).expanduser().absolute() if override else root / default
+    there = next((place for place in (path, *path.parents) if place.exists()), root)
+    if not there.is_dir():
+        source = STORE_VARIABLE if override else "[store] path"
+        raise UsageError(
+            f"{source}: got {override or default!r}, {there} is a file, expected a directory for the store",
+            hint=f"set {STORE_VARIABLE} to a directory you can write to",
+        )
+    return path

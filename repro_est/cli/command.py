@@ -19,11 +19,16 @@ from repro_est.errors import InfrastructureError, ReproError
 
 
 class Verb(NamedTuple):
-    """A verb, the group it is listed in, and one line of help. Its module is `repro_est.cli.<name>`."""
+    """A verb, the group it is listed in, and one line of help. Its module is `repro_est.cli.<name>`.
+
+    Args:
+        needs_store: it only looks at a store that is there, and must not make one.
+    """
 
     name: str
     group: str
     help: str
+    needs_store: bool = False
 
 
 VERBS = (
@@ -32,17 +37,17 @@ VERBS = (
     Verb("lock", "Work", "pin everything a recipe depends on; `--check` without network"),
     Verb("check", "Work", "validate a recipe without running it"),
     Verb("ls", "Look", "list runs, newest first"),
-    Verb("show", "Look", "one run: status, metrics, outputs, what identifies it"),
-    Verb("logs", "Look", "logs of a run, `-f` follows one that is running"),
-    Verb("get", "Look", "copy a file out of a run, verified"),
-    Verb("why", "Look", "name what differs from the nearest earlier run"),
-    Verb("diff", "Look", "compare two runs: inputs, metrics, outputs"),
+    Verb("show", "Look", "one run: status, metrics, outputs, what identifies it", needs_store=True),
+    Verb("logs", "Look", "logs of a run, `-f` follows one that is running", needs_store=True),
+    Verb("get", "Look", "copy a file out of a run, verified", needs_store=True),
+    Verb("why", "Look", "name what differs from the nearest earlier run", needs_store=True),
+    Verb("diff", "Look", "compare two runs: inputs, metrics, outputs", needs_store=True),
     Verb("models", "Look", "list registered models"),
     Verb("snapshot", "Parts", "what the source directory contributes; `--list` shows each file"),
     Verb("env", "Parts", "show, build or enter the environment of a recipe"),
     Verb("image", "Parts", "build, list, verify, push and pull images of environments"),
     Verb("schema", "Parts", "print the JSON Schema of recipes"),
-    Verb("verify", "Store", "check every byte of the store"),
+    Verb("verify", "Store", "check every byte of the store", needs_store=True),
     Verb("gc", "Store", "remove what crashed processes left behind"),
     Verb("doctor", "Store", "check this machine and say what to do"),
     Verb("completion", "Store", "print shell completion for bash, zsh or tcsh"),
@@ -118,7 +123,12 @@ def _dispatch(words: list[str]) -> int:
         allow_abbrev=False,
     )
     module.configure(parser)
-    code: int = module.execute(parser.parse_args(words[1:]))
+    arguments = parser.parse_args(words[1:])
+    if verb.needs_store:
+        from repro_est.cli.common import check_store_exists
+
+        check_store_exists()
+    code: int = module.execute(arguments)
     return code
 
 

@@ -9,15 +9,27 @@ from typing import Any
 
 from repro_est.cli.summary import relative
 from repro_est.console import Console, Progress, human_size, visible
+from repro_est.errors import UsageError
 from repro_est.files import write_all
 from repro_est.project import Project, find_project
 from repro_est.store.store import Store
 
 
 def open_store() -> tuple[Project, Store]:
-    """Returns the project around the current directory and its store."""
+    """Returns the project around the current directory and its store, which is made when there is none."""
     project = find_project()
     return project, Store.open(project.store)
+
+
+def store_exists() -> bool:
+    """Whether the project has a store; whoever only looks makes none."""
+    return find_project().store.is_dir()
+
+
+def check_store_exists() -> None:
+    """Raises UsageError where there is no store to look at."""
+    if not store_exists():
+        raise UsageError(f"{shown_path(find_project().store)}: no store yet", hint="repro run RECIPE   makes one")
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:

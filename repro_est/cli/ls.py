@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 
-from repro_est.cli.common import add_json, metrics_line, open_store
-from repro_est.console import Console
-from repro_est.store.index import Index
+from repro_est.cli.common import add_json, metrics_line, open_store, store_exists
+from repro_est.console import Console, visible
+from repro_est.store.index import Index, RunRow
 from repro_est.store.records import Status
 
 
@@ -27,14 +27,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="order: `time` (newest first) or a metric (smallest first)",
     )
     parser.add_argument("--reverse", action="store_true", help="the other way round")
-    parser.add_argument("-n", "--limit", type=int, default=20, help="how many (default 20; 0 is all)")
+    parser.add_argument("-n", "--limit", type=_count, default=20, help="how many (default 20; 0 is all)")
     add_json(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     console = Console()
-    _, store = open_store()
-    rows = Index(store.layout).rows(
+    index = Index(open_store()[1].layout) if store_exists() else None
+    rows = _rows(index, arguments) if index is not None else []
+    if arguments.json:
+        console.json([row.to_json() for row in rows])
+    elif not rows:
+        console.info(
+            _why_nothing(index, arguments) if index is not None else "no store yet: repro run RECIPE makes one"
+        )
+    else:
+        _print(rows, console)
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"got `{text}`, expected 0 or more")
+    return int(text)
+
+
+def _rows(index: Index, arguments: argparse.Namespace) -> list[RunRow]:
+    return index.rows(
         name=arguments.name,
         status=Status(arguments.status) if arguments.status else None,
         tag=arguments.tag,
@@ -42,12 +61,41 @@ def execute(arguments: argparse.Namespace) -> int:
         reverse=arguments.reverse,
         limit=arguments.limit or None,
     )
-    if arguments.json:
-        console.json([row.to_json() for row in rows])
-        return 0
-    if not rows:
-        console.info("no runs yet: repro run RECIPE")
-        return 0
+
+
+def _why_nothing(index: Index, arguments: argparse.Namespace) -> str:
+    """Says which filter no run passes, with the nearest word that one does."""
+    runs = index.rows()
+    if not runs:
+        return "no runs yet: repro run RECIPE"
+    metrics = {name for row in runs for name in row.metrics}
+    words: dict[str, tuple[str | None, set[str]]] = {
+        "--name": (arguments.name, {row.name for row in runs}),
+        "--status": (arguments.status, {row.status.value for row in runs}),
+        "--tag": (
+            arguments.tag,
+            {word for row in runs for item in row.tags.items() for word in (item[0], "=".join(item))},
+        ),
+        "--sort": (arguments.sort if arguments.sort != "time" else None, metrics),
+    }
+    for option, (word, there) in words.items():
+        if word is not None and word not in there:
+            return f"no run with {option} {word}, of {len(runs)}{_nearest(word, there)}"
+    given = " ".join(f"{option} {word}" for option, (word, _) in words.items() if word is not None)
+    return f"no run with {given} together, of {len(runs)}"
+
+
+def _nearest(word: str, there: set[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, there, n=1)
+    listed = near or sorted(there)[:8]
+    if not listed:
+        return ""
+    return f"\n\nhint: {'did you mean' if near else 'there are'} {', '.join(f'`{visible(item)}`' for item in listed)}"
+
+
+def _print(rows: list[RunRow], console: Console) -> None:
     console.table(
         [
             [
@@ -61,4 +109,3 @@ def execute(arguments: argparse.Namespace) -> int:
         ],
         header=("run", "recipe", "status", "when (UTC)", "metrics"),
     )
-    return 0
