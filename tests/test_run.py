@@ -177,6 +177,16 @@ def test_force_accepts_the_new_result_and_no_cache_keeps_none(workshop: Workshop
     assert [item["number"] for item in second["attempts"]] == [1, 2, 3]
 
 
+def test_the_walk_recipe_shows_what_its_comment_says(workshop: Workshop) -> None:
+    recipes = Path(__file__).parent.parent / "recipes"
+    shutil.copytree(recipes / "walk", workshop.root / "walk")
+    shutil.copy(recipes / "walk.toml", workshop.root)
+    runs = [workshop.run("walk.toml", "--force") for _ in range(3)]  # two of them end in one place every 200th time
+    assert len({run["run_hash"] for run in runs}) == 1
+    outputs = {attempt["outputs"] for attempt in workshop.repro("show", "@", "--json").json["attempts"]}
+    assert len(outputs) > 1
+
+
 def test_a_failing_script_is_reported_on_one_screen_and_is_no_hit(workshop: Workshop) -> None:
     recipe = workshop.recipe("open('outputs/partial', 'w').write('half')\nimport sklearn\n")
     done = workshop.repro("run", recipe)
