@@ -159,7 +159,7 @@ def _environment_leaves(environment: Mapping[str, Any]) -> dict[str, str]:
     for section in ("packages", "build", "conda"):
         for name, *facts in environment.get(section, ()):
             leaf = f"environment.{section}.{name}"
-            text = " ".join(str(fact)[:64] for fact in facts)
+            text = " ".join(map(str, facts))
             flat[leaf] = f"{flat[leaf]}; {text}" if leaf in flat else text
     return flat
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import repro_est.plan as plan_module
 from repro_est.digest import RunHash, TreeHash, xxh3_hex
 from repro_est.errors import VerificationError
 from repro_est.explain import Difference, differences, hunk, leaves, nearest
-from repro_est.plan import Plan, PlannedInput, load_plan, make_plan
+from repro_est.plan import Plan, PlannedInput, Recorded, load_plan, make_plan
 from repro_est.recipe.schema import KEYS, Category
 from repro_est.recipe.values import Estimator, InputReference, Limits, ModelRequest, Outputs, Parameter, Recipe
 from repro_est.store.trees import Entry, Kind, Tree
@@ -172,48 +174,194 @@ def test_two_plans_have_one_hash_exactly_when_no_leaf_differs(one: dict[str, str
     assert {item.leaf for item in found} == expected
 
 
-words = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=6)
-hashed_values = st.one_of(
-    st.tuples(st.just("entry_script"), words),
-    st.tuples(st.just("arguments"), st.lists(words, max_size=3).map(tuple)),
-    st.tuples(st.just("use_gpu"), st.booleans()),
-    st.tuples(
-        st.just("script_params"),
-        st.dictionaries(words, st.lists(words, max_size=2).map(tuple), max_size=3).map(
-            lambda params: tuple(Parameter(name, values) for name, values in params.items())
-        ),
+class Parts(NamedTuple):
+    """What `make_plan` is given."""
+
+    recipe: Recipe
+    environment: dict[str, Any]
+    source: TreeHash
+    inputs: tuple[PlannedInput, ...]
+    lock: str = "lock text"
+    conda_lock: str = ""
+
+    @property
+    def plan(self) -> Plan:
+        return make_plan(**self._asdict())
+
+    def of_recipe(self, **changes: Any) -> Parts:
+        return self._replace(recipe=dataclasses.replace(self.recipe, **changes))
+
+    def of_estimator(self, **changes: Any) -> Parts:
+        return self.of_recipe(estimator=dataclasses.replace(self.recipe.estimator, **changes))
+
+    def of_environment(self, **changes: Any) -> Parts:
+        return self._replace(environment={**self.environment, **changes})
+
+    def of_input(self, **changes: Any) -> Parts:
+        return self._replace(inputs=(dataclasses.replace(self.inputs[0], **changes),))
+
+
+FULL = Parts(
+    dataclasses.replace(
+        RECIPE,
+        estimator=dataclasses.replace(RECIPE.estimator, use_gpu=True),
+        environment=dataclasses.replace(RECIPE.environment, network=True),
+        salt="salt",
     ),
-    st.tuples(
-        st.just("environment_variables"), st.dictionaries(words, words, max_size=2).map(lambda d: tuple(d.items()))
-    ),
-    st.tuples(st.just("salt"), words),
-    st.tuples(st.just("secrets"), st.sets(words.filter(bool), max_size=2).map(lambda names: tuple(sorted(names)))),
+    {
+        **ENVIRONMENT,
+        "build": [["setuptools", "70.0", "setuptools-70.0.whl", "c" * 64]],
+        "conda": [["zlib", "1.3", "zlib-1.3-0.conda", "d" * 64]],
+    },
+    SOURCE,
+    (INPUT,),
 )
+"""A plan in which no field is at its default."""
+
+words = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=6)
+names = st.from_regex("[a-z]{1,5}", fullmatch=True)
+digests = st.from_regex("[0-9a-f]{32}", fullmatch=True).map(TreeHash)
+packages = st.tuples(
+    st.from_regex(r"[0-9]\.[0-9]{1,3}", fullmatch=True),
+    st.from_regex(r"[a-z_0-9.-]{1,90}", fullmatch=True),
+    st.from_regex("[0-9a-f]{64}", fullmatch=True),
+)
+Mutation = st.SearchStrategy[tuple[Parts, str]]
+"""A changed plan, and the one leaf in which it differs."""
 
 
-@given(hashed_values)
-def test_any_other_value_of_a_hashed_field_moves_the_hash(mutation: tuple[str, Any]) -> None:
-    name, value = mutation
-    if name in ("salt", "secrets"):
-        before, changed = getattr(RECIPE, name), dataclasses.replace(RECIPE, **{name: value})
-    else:
-        before, changed = getattr(RECIPE.estimator, name), estimator(**{name: value})
-    same = before == value or (name == "environment_variables" and dict(before) == dict(value))
-    assert (plan(changed).hash == plan().hash) == same
+def other(strategy: st.SearchStrategy[Any], than: object) -> st.SearchStrategy[Any]:
+    return strategy.filter(lambda value: value != than)
 
 
-@given(words, words, st.floats(min_value=1), st.dictionaries(words, words))
-def test_no_value_of_a_recorded_field_moves_the_hash(
-    text: str, more: str, seconds: float, tags: dict[str, str]
-) -> None:
-    changed = dataclasses.replace(
-        estimator(max_run_duration_seconds=seconds, compute_target=text),
-        description=text,
-        experiment_name=more,
-        tags=tuple(tags.items()),
-        outputs=Outputs(required=(text,), metrics=more),
+def package_mutations(section: str) -> Mutation:
+    """Another version, file or digest of a package; a package more; a package less."""
+    rows = FULL.environment[section]
+    name, *facts = rows[0]
+    leaf = f"environment.{section}."
+    changed = other(packages, tuple(facts)).map(
+        lambda new: (FULL.of_environment(**{section: [[name, *new], *rows[1:]]}), leaf + name)
     )
-    assert plan(changed).hash == plan().hash
+    added = st.tuples(names, packages).map(
+        lambda new: (FULL.of_environment(**{section: [*rows, [f"z-{new[0]}", *new[1]]]}), f"{leaf}z-{new[0]}")
+    )
+    return st.one_of(changed, added, st.just((FULL.of_environment(**{section: rows[1:]}), leaf + name)))
+
+
+def parameter_mutations() -> Mutation:
+    """Other words of a flag, a flag more, the flags in another order."""
+    flags = RECIPE.estimator.script_params
+    several = st.lists(words, max_size=2).map(tuple)
+    changed = other(several, flags[1].words).map(
+        lambda new: (
+            FULL.of_estimator(script_params=(flags[0], Parameter("--lr", new), flags[2])), "script_params.--lr",
+        )
+    )  # fmt: skip
+    added = st.tuples(words, several).map(
+        lambda new: (
+            FULL.of_estimator(script_params=(*flags, Parameter(f"--z{new[0]}", new[1]))), f"script_params.--z{new[0]}",
+        )
+    )  # fmt: skip
+    moved = other(st.permutations(flags), list(flags)).map(
+        lambda new: (FULL.of_estimator(script_params=tuple(new)), "script_params (order)")
+    )
+    return st.one_of(changed, added, moved)
+
+
+def variable_mutations() -> Mutation:
+    changed = other(words, "1").map(
+        lambda new: (FULL.of_estimator(environment_variables=(("A", new),)), "environment_variables.A")
+    )
+    added = st.tuples(names, words).map(
+        lambda new: (FULL.of_estimator(environment_variables=(("A", "1"), new)), f"environment_variables.{new[0]}")
+    )
+    return changed | added
+
+
+HASHED_FIELDS: dict[str, Mutation] = {
+    "entry_script": other(words, "train.py").map(lambda new: (FULL.of_estimator(entry_script=new), "entry_script")),
+    "script_params": parameter_mutations(),
+    "arguments": other(st.lists(words, max_size=3).map(tuple), ("x", "")).map(
+        lambda new: (FULL.of_estimator(arguments=new), "arguments")
+    ),
+    "source": other(digests, SOURCE).map(lambda new: (FULL._replace(source=new), "source")),
+    "inputs": other(digests, INPUT.tree).map(lambda new: (FULL.of_input(tree=new), "inputs.d"))
+    | st.tuples(names, digests).map(
+        lambda new: (FULL._replace(inputs=(INPUT, PlannedInput(f"z{new[0]}", new[1], {}))), f"inputs.z{new[0]}")
+    ),
+    "environment_variables": variable_mutations(),
+    "secrets": names.map(lambda new: (FULL.of_recipe(secrets=("HF_TOKEN", new)), f"secrets.{new}"))
+    | st.just((FULL.of_recipe(secrets=()), "secrets.HF_TOKEN")),
+    "use_gpu": st.just((FULL.of_estimator(use_gpu=False), "use_gpu")),
+    "network": st.just(
+        (FULL.of_recipe(environment=dataclasses.replace(FULL.recipe.environment, network=False)), "network")
+    ),
+    "salt": other(words, "salt").map(lambda new: (FULL.of_recipe(salt=new), "salt")),
+    "environment.python": other(words, "3.11.7").map(
+        lambda new: (FULL.of_environment(python=new), "environment.python")
+    ),
+    "environment.platform": other(words, "linux-64").map(
+        lambda new: (FULL.of_environment(platform=new), "environment.platform")
+    ),
+    "environment.packages": package_mutations("packages"),
+    "environment.build": package_mutations("build"),
+    "environment.conda": package_mutations("conda"),
+}
+models = st.builds(ModelRequest, name=words, path=words, description=words)
+limits = st.builds(Limits, memory=st.integers(1), cpus=st.floats(0.1, 64), shm_size=st.integers(1))
+RECORDED_FIELDS: dict[str, st.SearchStrategy[Parts]] = {
+    "name": names.map(lambda new: FULL.of_recipe(path=Path(f"/somewhere/z{new}.toml"))),
+    "recipe": names.map(lambda new: FULL.of_recipe(path=Path(f"/{new}/job.toml"), files=(Path(f"/{new}/x.toml"),))),
+    "lock": other(words, FULL.lock).map(lambda new: FULL._replace(lock=new)),
+    "conda_lock": other(words, "").map(lambda new: FULL._replace(conda_lock=new)),
+    "target": other(words, "local").map(lambda new: FULL.of_estimator(compute_target=new)),
+    "experiment_name": other(words, "").map(lambda new: FULL.of_recipe(experiment_name=new)),
+    "description": other(words, "").map(lambda new: FULL.of_recipe(description=new)),
+    "tags": st.dictionaries(words, words, min_size=1).map(lambda new: FULL.of_recipe(tags=tuple(new.items()))),
+    "required": st.lists(words, min_size=1).map(lambda new: FULL.of_recipe(outputs=Outputs(required=tuple(new)))),
+    "metrics": other(words, "").map(lambda new: FULL.of_recipe(outputs=Outputs(metrics=new))),
+    "timeout_seconds": st.floats(min_value=1).map(lambda new: FULL.of_estimator(max_run_duration_seconds=new)),
+    "limits": limits.map(lambda new: FULL.of_recipe(limits=new)),
+    "inputs": st.just(FULL.of_input(copy=True)) | names.map(lambda new: FULL.of_input(origin={"path": f"/{new}"})),
+    "models": st.lists(models, min_size=1).map(lambda new: FULL.of_recipe(models=tuple(new))),
+}
+
+
+def test_every_field_of_the_plan_is_mutated_below() -> None:
+    document = FULL.plan.document
+    fields = {*document, *(f"environment.{key}" for key in FULL.plan.environment)} - {"format", "environment"}
+    assert set(HASHED_FIELDS) == fields
+    assert set(RECORDED_FIELDS) == {field.name for field in dataclasses.fields(Recorded)}
+    described = set(re.findall(r"^    (\w+)\??  ", plan_module.__doc__ or "", re.MULTILINE))
+    assert described == set(document), "the documented document is the one in which no field is at its default"
+
+
+@pytest.mark.parametrize("field", HASHED_FIELDS)
+@given(data=st.data())
+def test_any_other_value_of_a_hashed_field_moves_the_hash_and_why_names_exactly_its_leaf(
+    field: str, data: st.DataObject
+) -> None:
+    changed, leaf = data.draw(HASHED_FIELDS[field])
+    assert changed.plan.hash != FULL.plan.hash
+    found = differences(FULL.plan.document, changed.plan.document, lambda _: None)
+    assert [item.leaf for item in found] == [leaf]
+
+
+def test_a_long_file_name_is_told_apart_by_its_end() -> None:
+    one, two = (
+        FULL.of_environment(packages=[["numpy", "1", "numpy-1" + "x" * 80 + end, "a" * 64]]) for end in (".whl", ".zip")
+    )
+    found = differences(one.plan.document, two.plan.document, lambda _: None)
+    assert [item.leaf for item in found] == ["environment.packages.numpy"]
+
+
+@pytest.mark.parametrize("field", RECORDED_FIELDS)
+@given(data=st.data())
+def test_no_value_of_a_recorded_field_moves_the_hash(field: str, data: st.DataObject) -> None:
+    changed = data.draw(RECORDED_FIELDS[field])
+    assert getattr(changed.plan.recorded, field) != getattr(FULL.plan.recorded, field), "it was changed"
+    assert changed.plan.hash == FULL.plan.hash
+    assert differences(FULL.plan.document, changed.plan.document, lambda _: None) == []
 
 
 def test_a_field_at_its_default_is_left_out() -> None:
