@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import repro_est.environment.key as key_module
 import repro_est.plan as plan_module
 from repro_est.digest import RunHash, TreeHash, xxh3_hex
 from repro_est.errors import VerificationError
@@ -212,6 +213,8 @@ FULL = Parts(
         **ENVIRONMENT,
         "build": [["setuptools", "70.0", "setuptools-70.0.whl", "c" * 64]],
         "conda": [["zlib", "1.3", "zlib-1.3-0.conda", "d" * 64]],
+        "image": f"sha256:{'e' * 64}",
+        "user_managed": True,
     },
     SOURCE,
     (INPUT,),
@@ -303,6 +306,8 @@ HASHED_FIELDS: dict[str, Mutation] = {
     "environment.platform": other(words, "linux-64").map(
         lambda new: (FULL.of_environment(platform=new), "environment.platform")
     ),
+    "environment.image": other(words, None).map(lambda new: (FULL.of_environment(image=new), "environment.image")),
+    "environment.user_managed": st.just((FULL.of_environment(user_managed=False), "environment.user_managed")),
     "environment.packages": package_mutations("packages"),
     "environment.build": package_mutations("build"),
     "environment.conda": package_mutations("conda"),
@@ -334,6 +339,8 @@ def test_every_field_of_the_plan_is_mutated_below() -> None:
     assert set(RECORDED_FIELDS) == {field.name for field in dataclasses.fields(Recorded)}
     described = set(re.findall(r"^    (\w+)\??  ", plan_module.__doc__ or "", re.MULTILINE))
     assert described == set(document), "the documented document is the one in which no field is at its default"
+    described = set(re.findall(r'"(\w+)": ', key_module.__doc__ or ""))
+    assert described == set(FULL.plan.environment)
 
 
 @pytest.mark.parametrize("field", HASHED_FIELDS)
