@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -13,6 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from repro_est import engine
+from repro_est.cli.common import TerminalObserver, open_store
+from repro_est.cli.depfile import dependencies_of
+from repro_est.console import Console
+from repro_est.recipe.load import load
+from repro_est.recipe.values import ImageRequest
 from tests.conftest import Workshop, missing
 
 SCRIPT = "import os; open('outputs/model.joblib', 'w').write('x')\n"
@@ -132,6 +139,20 @@ def test_a_name_that_no_rule_can_hold_makes_the_rule_run_always(workshop: Worksh
     made = Made(workshop)
     assert made.make()
     assert made.make()
+
+
+def test_a_base_image_depends_on_its_whole_context(workshop: Workshop) -> None:
+    workshop.write("image/Dockerfile", "FROM scratch\n")
+    workshop.write("image/deep/added.txt", "")
+    path = workshop.root / workshop.recipe(SCRIPT)
+    assert workshop.repro("lock", path.name).code == 0
+    project, store = open_store()
+    prepared = engine.prepare(load(path), project, store, TerminalObserver(Console(quiet=True)))
+    image = ImageRequest("", workshop.root / "image", "image", user_managed=False)
+    estimator = dataclasses.replace(prepared.recipe.estimator, image=image)
+    prepared = dataclasses.replace(prepared, recipe=dataclasses.replace(prepared.recipe, estimator=estimator))
+    found = {str(item.relative_to(workshop.root)) for item in dependencies_of(prepared, store)}
+    assert {"image", "image/Dockerfile", "image/deep", "image/deep/added.txt"} <= found
 
 
 def test_a_symlink_to_nothing_does_not_make_the_rule_run_always(workshop: Workshop) -> None:

@@ -49,7 +49,9 @@ def dependencies_of(prepared: Prepared, store: Store) -> list[Path]:
     recipe = prepared.recipe
     found = {*recipe.files, recipe.lock_path, *requirement_files(recipe), find_project().root / CONFIG_NAME}
     found |= {recipe.conda_lock_path} if prepared.lock.conda is not None else set()
-    found |= {file for file in (recipe.estimator.conda_dependencies_file,) if file is not None}
+    image, environment_file = recipe.estimator.image, recipe.estimator.conda_dependencies_file
+    found |= {environment_file} if environment_file is not None else set()
+    found |= set(_below(image.dockerfile)) if image is not None and image.dockerfile is not None else set()
     source = recipe.estimator.source_directory
     found |= {source / entry.path for entry in store.read_tree(prepared.snapshot.hash).files()}
     found |= set(_directories(recipe))
