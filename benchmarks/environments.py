@@ -140,7 +140,7 @@ def bench_image(root: Path) -> None:
 
     def publish() -> None:
         """A new version of one small package, on the channel and as a wheel."""
-        version = f"{next(release)}.0"
+        version = f"{next(release)}.{os.urandom(2).hex()}".translate(str.maketrans("abcdef", "123456"))
         extra.add_module("alpha", version)
         for wheel in (root / "wheels").glob("alpha-*"):
             wheel.unlink()

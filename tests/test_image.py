@@ -119,7 +119,7 @@ def test_a_change_of_one_package_makes_one_layer(workshop: Workshop, channel: Ch
 
 def test_layers_are_capped(workshop: Workshop, channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
-        channel.add(f"large-{number}", "1.0", {f"share/{number}": Content(noise((2 + number) << 20, str(number)))})
+        channel.add(f"large-{number}", "1.0", {f"share/{number}": Content(noise((8 + number) << 20, str(number)))})
     recipe(workshop, channel, *(f"large-{number}" for number in range(4)))
     monkeypatch.setattr(image_module, "MAX_LAYERS", 4)
     made = build(workshop)

@@ -1,7 +1,7 @@
 """Making the image of an environment: a base, and the packages at `/opt/env`, bit for bit the same everywhere.
 
-No daemon and no `docker build`. Layers, from the bottom: the base's; each large package, the largest first; all small
-packages together. So a change of one package changes one layer, and images of a team share the rest. The source
+No daemon and no `docker build`. Layers, from the bottom: the base's; Python; each large package, the largest first; all
+small packages together. So a change of one package changes one layer, and images of a team share the rest. The source
 of a run is never in it: it is mounted, so code changes need no image. Byte code is not in it either: it would double
 the layers, and a run does not write any.
 """
@@ -120,13 +120,14 @@ class _Builder:
     def _groups(self, room: int) -> list[list[Package | CondaPackage]]:
         """Which packages share a layer: large ones have their own while there is room, the others are together.
 
-        The largest are at the bottom: a daemon knows a layer by all that is below it, so what is above a change is
-        sent again.
+        A daemon knows a layer by all that is below it, so what is above a change is sent again. At the bottom is Python,
+        which most environments of a team share, then the largest.
         """
         ordered: list[Package | CondaPackage] = [*self._artifacts.conda, *self._artifacts.packages]
         size = {id(package): self._artifacts.path(package).stat().st_size for package in ordered}
         large = [package for package in ordered if size[id(package)] >= _LARGE]
-        largest = sorted(large, key=lambda package: (-size[id(package)], package.name))[: room - 1]
+        largest = sorted(large, key=lambda package: (package.name != "python", -size[id(package)], package.name))
+        largest = largest[: room - 1]
         own = {id(package) for package in largest}
         small = [package for package in ordered if id(package) not in own]
         return [[package] for package in largest] + ([small] if small else [])
