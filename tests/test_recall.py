@@ -83,6 +83,59 @@ def test_anything_that_moves_is_noticed(settled: Workshop, change: str) -> None:
     assert recall(["job.toml"]) is None
 
 
+def repoint(link: Path, target: str) -> None:
+    """Moves a symlink as `ln -sfn` does: in one step."""
+    link.with_name("new-link").symlink_to(target)
+    link.with_name("new-link").rename(link)
+
+
+LINKS = {
+    "input directory": ("dcur", "{}/data", "job.toml"),
+    "input file": ("dcur", "{}/data/a.csv", "job.toml"),
+    "base": ("base.toml", "{}/base.toml", "job.toml"),
+    "recipe": ("cur.toml", "{}/job.toml", "cur.toml"),
+    "directory of the recipe": ("cur", "{}", "cur/job.toml"),
+}
+
+
+@pytest.mark.parametrize("what", LINKS)
+def test_a_symlink_that_was_repointed_gives_the_run_it_points_to(workshop: Workshop, what: str) -> None:
+    """The files on both sides have been there for long: only the link between them moves."""
+    link, target, recipe = LINKS[what]
+    for side in ("one", "two"):
+        workshop.write(f"{side}/data/a.csv", f"{side}\n")
+        workshop.write(f"{side}/base.toml", f'salt = "{side}"\n')
+        workshop.write(
+            f"{side}/job.toml",
+            f'salt = "{side}"\n[estimator]\nsource_directory = "../job"\nentry_script = "train.py"\n',
+        )
+    workshop.recipe(SCRIPT, '[inputs.d]\npath = "dcur"\n' if link == "dcur" else "")
+    if what == "base":
+        workshop.write(recipe, 'extends = "base.toml"\n' + (workshop.root / recipe).read_text())
+    found = {}
+    for side in ("two", "one"):
+        repoint(workshop.root / link, target.format(side))
+        found[side] = workshop.run(recipe)["run_hash"]
+    time.sleep(2.1)
+    assert found["one"] in workshop.repro("run", recipe).out
+    assert found["one"] in str(recall([recipe]))
+    repoint(workshop.root / link, target.format("two"))
+    assert recall([recipe]) is None
+    assert found["two"] in workshop.repro("run", recipe).out
+
+
+def test_a_name_that_leads_up_from_a_symlink_is_not_taken_for_the_short_one(workshop: Workshop) -> None:
+    workshop.write("elsewhere/deep/x", "")
+    (workshop.root / "cur").symlink_to("elsewhere/deep")
+    workshop.recipe(SCRIPT)
+    workshop.write("elsewhere/job.toml", (workshop.root / "job.toml").read_text().replace('"job"', '"../job"'))
+    workshop.repro("run", "cur/../job.toml")
+    time.sleep(2.1)
+    workshop.repro("run", "cur/../job.toml")
+    assert recall(["cur/../job.toml"]) is not None
+    assert recall(["job.toml"]) is None
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -1,10 +1,10 @@
 """Recalling a hit: when nothing a run depends on moved since it was last found, the answer is known.
 
 A note in `stat/` holds, for one recipe and its overrides, the stat signatures of the recipe's files, of the lock and
-the settings, the fingerprints of source and inputs, and the names and sizes of the stored outputs. If all of that is
-as it was, the plan is the same plan and its result is there; otherwise, or when in any doubt, the command runs in
-full. The note is a stat cache like the others: it saves reading, follows git's racy rule, and never decides what
-a hash is.
+the settings, the place that each name of a recipe or input led to (one on the way may be a symlink), the fingerprints
+of source and inputs, and the names and sizes of the stored outputs. If all of that is as it was, the plan is the same
+plan and its result is there; otherwise, or when in any doubt, the command runs in full. The note is a stat cache like
+the others: it saves reading, follows git's racy rule, and never decides what a hash is.
 
 Kept apart from the rest because of what it does not import: a hit costs little more than a Python start-up.
 """
@@ -42,7 +42,8 @@ def recall(words: list[str]) -> str | None:
     try:
         with open(note_path(store, recipe, overrides), "rb") as file:
             note = _decode(file.read())
-        if not (_same_files(note["files"]) and _same_blobs(store, note["blobs"]) and _same_trees(note["trees"])):
+        same = _same_files(note["files"]) and _same_places(note["places"])
+        if not (same and _same_blobs(store, note["blobs"]) and _same_trees(note["trees"])):
             return None
         if quiet:
             return f"{note['outputs']}\n"
@@ -55,7 +56,8 @@ def recall(words: list[str]) -> str | None:
 
 def note_path(store: str, recipe: str, overrides: list[str]) -> str:
     """Returns where the note of a recipe lies: its name depends on all that is not looked at again."""
-    parts = (__version__, sys.version, os.path.abspath(recipe), os.path.expanduser("~"), *overrides)
+    named = os.path.join(os.getcwd(), recipe)  # not abspath, which takes `link/../r.toml` for `r.toml`
+    parts = (__version__, sys.version, named, os.path.expanduser("~"), *overrides)
     return f"{store}/stat/{xxh3_128_hexdigest(os.fsencode(chr(0).join(parts)))}.hit"
 
 
@@ -64,7 +66,7 @@ def write_note(path: str, files: list[str], note: _NOTE, *, started_ns: int) -> 
 
     Args:
         files: whose signatures decide; one that is not there must stay so.
-        note: `trees`, `blobs`, and what is printed.
+        note: `places`, `trees`, `blobs`, and what is printed.
         started_ns: when the command began, before it read any of them; what was written later is not what it read.
     """
     signatures = {file: _signature(file) for file in files}
@@ -133,6 +135,10 @@ def _store() -> str:
 
 def _same_files(files: dict[str, str | None]) -> bool:
     return all(_signature(path) == signature for path, signature in files.items())
+
+
+def _same_places(places: dict[str, str]) -> bool:
+    return all(os.path.realpath(name) == place for name, place in places.items())
 
 
 def _same_blobs(store: str, blobs: list[list[object]]) -> bool:

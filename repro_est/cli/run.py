@@ -156,11 +156,13 @@ def _note(
     unwatched = estimator.pip_requirements_file or estimator.conda_dependencies_file or dockerfile
     if moving or unwatched or prepared.snapshot.warnings or not finished.cached:
         return
+    places = {str(name): str(file) for name, file in recipe.names}
     caches = [(str(recipe.estimator.source_directory), plan.source, _source_cache(recipe, project, store))]
     for item in plan.recorded.inputs:
         if set(item.origin) == {"path"}:
-            real = Path(os.path.realpath(str(item.origin["path"])))
-            caches.append((str(real), item.tree, input_cache(real, store)))
+            name = str(item.origin["path"])
+            places[name] = os.path.realpath(name)
+            caches.append((places[name], item.tree, input_cache(Path(places[name]), store)))
     trees: list[object] = []
     for root, tree, cache in caches:
         content = cache.content()
@@ -181,6 +183,7 @@ def _note(
         note_path(str(store.layout.root), arguments.recipe, arguments.overrides),
         files,
         {
+            "places": places,
             "trees": trees,
             "blobs": blobs,
             "run_hash": plan.hash,

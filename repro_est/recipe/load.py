@@ -63,15 +63,29 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         UsageError: an override that is not `KEY=VALUE`, or no such file.
     """
     layers = _layers(path)
-    layers.append(_override_layer(path, overrides))
-    return _Reader(path, layers).recipe()
+    layers.append(_override_layer(layers[-1].directory, overrides))
+    return _Reader(layers).recipe()
 
 
 class _Layer:
-    """One TOML text and where relative paths in it start."""
+    """One TOML text and where relative paths in it start.
 
-    def __init__(self, shown: str, directory: Path, text: str, document: dict[str, Any], file: Path | None) -> None:
+    Args:
+        file: without symlinks; None when the text is not from a file.
+        name: the absolute name it was asked for by.
+    """
+
+    def __init__(
+        self,
+        shown: str,
+        directory: Path,
+        text: str,
+        document: dict[str, Any],
+        file: Path | None = None,
+        name: Path | None = None,
+    ) -> None:
         self.shown, self.directory, self.text, self.document, self.file = shown, directory, text, document, file
+        self.names = [name] if name else []
 
     def line(self, key: Path_) -> int | None:
         if self.file is None:
@@ -89,10 +103,10 @@ def _layers(path: Path) -> list[_Layer]:
 
 
 def _add_layer(path: Path, above: tuple[Path, ...], ordered: list[_Layer]) -> None:
-    layer = _read(path)
-    resolved = path.resolve()
-    if resolved in above:
-        chain = " -> ".join(str(item) for item in (*above, resolved))
+    file = Path(os.path.realpath(path))  # before it is read, so that the text is that of this file, whatever moves
+    layer = _read(path, file)
+    if file in above:
+        chain = " -> ".join(str(item) for item in (*above, file))
         raise RecipeError((Problem(str(path), layer.line(("extends",)), "extends", f"goes in a circle: {chain}"),))
     bases = layer.document.get("extends", [])
     for base in [bases] if isinstance(bases, str) else bases if isinstance(bases, list) else []:
@@ -100,14 +114,17 @@ def _add_layer(path: Path, above: tuple[Path, ...], ordered: list[_Layer]) -> No
             if not (layer.directory / base).is_file():
                 problem = Problem(str(path), layer.line(("extends",)), "extends", f"got {base!r}, no such file")
                 raise RecipeError((problem,))
-            _add_layer(Path(os.path.relpath(layer.directory / base)), (*above, resolved), ordered)
-    if all(item.file != layer.file for item in ordered):
+            _add_layer(Path(os.path.relpath(layer.directory / base)), (*above, file), ordered)
+    known = next((item for item in ordered if item.file == file), None)
+    if known is None:
         ordered.append(layer)
+    else:
+        known.names += layer.names
 
 
-def _read(path: Path) -> _Layer:
+def _read(path: Path, file: Path) -> _Layer:
     try:
-        data = path.read_bytes()
+        data = file.read_bytes()
     except FileNotFoundError:
         raise UsageError(f"{path}: no such recipe", hint=_nearest_recipe(path)) from None
     except OSError as error:
@@ -128,7 +145,7 @@ def _read(path: Path) -> _Layer:
         raise RecipeError((Problem(shown, line, "", f"not valid TOML: {what[:1].lower()}{what[1:]}{where}"),)) from None
     except RecursionError:
         raise RecipeError((Problem(shown, None, "", "not valid TOML: nested too deeply"),)) from None
-    return _Layer(shown, path.resolve().parent, text, document, path.resolve())
+    return _Layer(shown, file.parent, text, document, file, path.absolute())
 
 
 def _nearest_recipe(path: Path) -> str | None:
@@ -142,7 +159,7 @@ def _nearest_recipe(path: Path) -> str | None:
     return str(path.with_name(near[0])) if near else None
 
 
-def _override_layer(recipe: Path, overrides: tuple[str, ...]) -> _Layer:
+def _override_layer(directory: Path, overrides: tuple[str, ...]) -> _Layer:
     document: dict[str, Any] = {}
     for override in overrides:
         dotted, equals, text = override.partition("=")
@@ -162,7 +179,7 @@ def _override_layer(recipe: Path, overrides: tuple[str, ...]) -> _Layer:
             if not isinstance(place, dict):
                 raise UsageError(f"--set {override}: an earlier --set gave this table a plain value")
         place[name] = text if _is_text((*tables, name)) else _override_value(text)
-    return _Layer("--set", recipe.resolve().parent, "", document, None)
+    return _Layer("--set", directory, "", document)
 
 
 def _override_key(dotted: str) -> Path_:
@@ -202,8 +219,7 @@ def _override_value(text: str) -> Any:
 class _Reader:
     """Lays the layers over each other, checks every key, and builds the values; collects problems on the way."""
 
-    def __init__(self, path: Path, layers: list[_Layer]) -> None:
-        self._path = path
+    def __init__(self, layers: list[_Layer]) -> None:
         self._layers = layers
         self._problems: list[Problem] = []
         self._origin: dict[Path_, _Layer] = {}
@@ -230,7 +246,7 @@ class _Reader:
             raise RecipeError(tuple(sorted(self._problems, key=lambda item: (item.file, item.line or 0, item.key))))
         files = tuple(layer.file for layer in reversed(self._layers) if layer.file is not None)
         return Recipe(
-            path=self._path.resolve(),
+            path=files[0],
             files=files,
             estimator=estimator,
             environment=environment,
@@ -243,6 +259,7 @@ class _Reader:
             experiment_name=top["experiment_name"],
             description=top["description"],
             tags=tuple(top["tags"].items()),
+            names=tuple((name, layer.file) for layer in self._layers if layer.file for name in layer.names),
         )
 
     # ---- layers
@@ -267,7 +284,7 @@ class _Reader:
         self._problems.append(Problem(layer.shown, layer.line(key), dotted, message, hint))
 
     def _directory(self, key: Path_) -> Path:
-        return self._origin[key].directory if key in self._origin else self._path.resolve().parent
+        return self._origin[key].directory if key in self._origin else self._layers[-1].directory
 
     # ---- keys and types
 

@@ -200,7 +200,8 @@ class Recipe:
 
     Args:
         path: absolute path of the recipe file.
-        files: the recipe and every file it extends, absolute; the recipe first.
+        files: the recipe and every file it extends, absolute and without symlinks; the recipe first.
+        names: `(name, file)`: the absolute name by which each was asked for, which may lead through symlinks.
         experiment_name, tags, description: recorded, never hashed.
         secrets: names of environment variables given to the script; the names are hashed, no value ever is.
         salt: hashed; changing it forces another run.
@@ -219,6 +220,7 @@ class Recipe:
     experiment_name: str = ""
     description: str = ""
     tags: tuple[tuple[str, str], ...] = field(default=())
+    names: tuple[tuple[Path, Path], ...] = ()
 
     @property
     def name(self) -> str:
