@@ -139,7 +139,8 @@ def test_a_result_that_is_not_whole_is_set_aside_and_no_hit(store: Store, damage
     assert runs.hit(run, on_quarantine=reasons.append) is None
     assert len(reasons) == 1
     (place,) = store.layout.directory("quarantine").iterdir()
-    assert json.loads((place / "reason.json").read_text())["run"] == run
+    told = json.loads((place / "reason.json").read_text())
+    assert (told["kind"], told["name"], told["reason"]) == ("run", run, reasons[0])
     assert not store.layout.result(run).exists()
     assert runs.attempts(run)
 

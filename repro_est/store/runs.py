@@ -24,6 +24,7 @@ from repro_est.files import fsync_directory, write_atomic
 from repro_est.store.guard import writing
 from repro_est.store.index import Index
 from repro_est.store.layout import Layout
+from repro_est.store.quarantine import set_aside
 from repro_est.store.records import AttemptRecord, Records, Result, encode
 from repro_est.store.store import Store
 
@@ -85,12 +86,7 @@ class Runs(Records):
 
     def quarantine(self, run: RunHash, reason: str) -> None:
         """Sets a result aside; the run is then no hit, and its attempts stay."""
-        place = self._layout.directory("quarantine") / f"{run}-{os.urandom(4).hex()}"
-        with writing(place):
-            place.mkdir(parents=True)
-            write_atomic(place / "reason.json", encode({"run": run, "reason": reason}))
-            os.rename(self._layout.result(run), place / "result.json")
-            fsync_directory(place)
+        set_aside(self._layout, self._layout.result(run), kind="run", name=run, reason=reason)
         self._index.update(run)
 
     # ---- reading

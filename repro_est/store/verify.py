@@ -17,12 +17,12 @@ from typing import Any
 
 from repro_est.digest import BlobHash, RunHash, TreeHash, canonical, identify, sha256_hex, xxh3_hex
 from repro_est.errors import ReproError
-from repro_est.files import remove_tree, sha256_file, write_atomic
+from repro_est.files import remove_tree, sha256_file
 from repro_est.store.blobs import digest_file
-from repro_est.store.guard import writing
 from repro_est.store.index import Index
 from repro_est.store.models import Models
 from repro_est.store.packs import Packs
+from repro_est.store.quarantine import set_aside
 from repro_est.store.records import Result
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
@@ -276,14 +276,7 @@ def _set_aside(store: Store, findings: Sequence[Finding]) -> None:
     for finding in findings:
         if finding.path is None or not finding.path.exists():
             continue
-        place = store.layout.directory("quarantine") / f"{finding.kind}-{finding.name}-{os.urandom(4).hex()}"
-        with writing(place):
-            place.mkdir(parents=True)
-            reason = {"kind": finding.kind, "name": finding.name, "reason": finding.message}
-            write_atomic(place / "reason.json", json.dumps(reason, indent=1).encode() + b"\n")
-            if finding.path.is_dir():
-                os.chmod(finding.path, 0o755)
-            os.rename(finding.path, place / finding.path.name)
+        set_aside(store.layout, finding.path, kind=finding.kind, name=finding.name, reason=finding.message)
         if finding.kind == "run":
             Index(store.layout).update(RunHash(finding.name))
     remove_tree(store.layout.directory("stat"))  # they may remember a tree whose blobs are gone now
