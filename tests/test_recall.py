@@ -10,7 +10,9 @@ import pytest
 from repro_est.cli.recall import recall
 from tests.conftest import Workshop
 
-SCRIPT = "import json; open('outputs/x', 'w').write('1'); json.dump({'a': 1}, open('outputs/metrics.json', 'w'))\n"
+SCRIPT = (
+    "import json; open('outputs/x', 'w').write('1' * 70000); json.dump({'a': 1}, open('outputs/metrics.json', 'w'))\n"
+)
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def test_a_recalled_hit_prints_what_the_usual_way_prints(settled: Workshop) -> N
     "change",
     [
         "script", "script mode", "module", "new file", "input", "new input", "recipe", "base", "lock", "settings",
-        "result", "blob gone", "blob short", "ignore file",
+        "result", "blob gone", "blob short", "blob changed", "large blob changed", "ignore file",
     ],
 )  # fmt: skip
 def test_anything_that_moves_is_noticed(settled: Workshop, change: str) -> None:
@@ -78,6 +80,10 @@ def test_anything_that_moves_is_noticed(settled: Workshop, change: str) -> None:
         case "blob short":
             blob.chmod(0o644)
             blob.write_bytes(b"")
+        case "blob changed" | "large blob changed":
+            blob = store.layout.blob(run["outputs"]["large" in change]["xxh3"])
+            blob.chmod(0o644)
+            blob.write_bytes(b"3" * blob.stat().st_size)
         case "ignore file":
             settled.write("job/.gitignore", "x\n")
     assert recall(["job.toml"]) is None
@@ -134,6 +140,16 @@ def test_a_name_that_leads_up_from_a_symlink_is_not_taken_for_the_short_one(work
     workshop.repro("run", "cur/../job.toml")
     assert recall(["cur/../job.toml"]) is not None
     assert recall(["job.toml"]) is None
+
+
+def test_another_link_to_a_log_that_runs_have_in_common_changes_nothing(settled: Workshop) -> None:
+    run = settled.repro("show", "@", "--json").json
+    small, large = (settled.store.layout.blob(run["outputs"][number]["xxh3"]) for number in (0, 1))
+    (settled.root / "small").hardlink_to(small)
+    assert recall(["job.toml"]) is not None
+    (settled.root / "large").hardlink_to(large)
+    assert recall(["job.toml"]) is None
+    assert "cached" in settled.repro("run", "job.toml").out
 
 
 @pytest.mark.parametrize(

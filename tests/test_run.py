@@ -595,17 +595,24 @@ def test_a_store_of_a_newer_format_is_refused(workshop: Workshop) -> None:
     assert (done.code, "format 9" in done.err) == (5, True)
 
 
-def test_a_broken_stored_result_is_set_aside_and_the_run_executed_again(workshop: Workshop) -> None:
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_broken_stored_result_is_set_aside_and_the_run_executed_again(workshop: Workshop, damage: str) -> None:
     recipe = workshop.recipe(WRITES)
     run = workshop.run(recipe)["run_hash"]
     result = Runs(workshop.store.layout).result(run)
     assert result is not None
     entry = workshop.store.read_tree(result.outputs).entries[0]
-    workshop.store.layout.blob(entry.xxh3).unlink()
+    blob = workshop.store.layout.blob(entry.xxh3)
+    good = blob.read_bytes()
+    blob.chmod(0o644)
+    blob.write_bytes(good.replace(b"0.5", b"0.6"))
+    if damage == "gone":
+        blob.unlink()
     done = workshop.repro("run", recipe)
     assert done.code == 0
     assert "set aside" in done.err
     assert "completed" in done.out
+    assert blob.read_bytes() == good
     assert workshop.repro("verify").code == 0
 
 

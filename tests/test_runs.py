@@ -115,7 +115,7 @@ def test_a_failed_attempt_is_no_hit(store: Store) -> None:
     assert [item.status for item in Runs(store.layout).attempts(run)] == [Status.FAILED]
 
 
-@pytest.mark.parametrize("damage", ["missing blob", "short blob", "no json", "other run", "tree gone"])
+@pytest.mark.parametrize("damage", ["missing blob", "short blob", "changed blob", "no json", "other run", "tree gone"])
 def test_a_result_that_is_not_whole_is_set_aside_and_no_hit(store: Store, damage: str) -> None:
     run = finished(store)
     runs = Runs(store.layout)
@@ -128,6 +128,9 @@ def test_a_result_that_is_not_whole_is_set_aside_and_no_hit(store: Store, damage
         case "short blob":
             blob.chmod(0o644)
             blob.write_bytes(b"w")
+        case "changed blob":
+            blob.chmod(0o644)
+            blob.write_bytes(b"Weights")
         case "no json":
             store.layout.result(run).write_text("{")
         case "other run":
@@ -138,11 +141,36 @@ def test_a_result_that_is_not_whole_is_set_aside_and_no_hit(store: Store, damage
     reasons: list[str] = []
     assert runs.hit(run, on_quarantine=reasons.append) is None
     assert len(reasons) == 1
-    (place,) = store.layout.directory("quarantine").iterdir()
+    (place,) = store.layout.directory("quarantine").glob("run-*")
     told = json.loads((place / "reason.json").read_text())
     assert (told["kind"], told["name"], told["reason"]) == ("run", run, reasons[0])
     assert not store.layout.result(run).exists()
     assert runs.attempts(run)
+
+
+def test_a_hit_reads_only_what_moved_since_it_was_last_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finished(store)
+    runs, read = Runs(store.layout), list[str]()
+    is_good = Store.is_good
+    monkeypatch.setattr(Store, "is_good", lambda self, entry: read.append(entry.path) or is_good(self, entry))
+
+    def hit() -> list[str]:
+        read.clear()
+        assert runs.hit(run) is not None
+        return list(read)
+
+    assert hit() == hit() == ["model"]  # written less than two seconds ago: it may change within one time stamp
+    time.sleep(2.1)
+    assert (hit(), hit()) == (["model"], [])
+    result = runs.result(run)
+    assert result is not None
+    blob = store.layout.blob(store.read_tree(result.outputs).entries[0].xxh3)
+    os.link(blob, store.layout.root / "another view")
+    assert hit() == ["model"]
+    blob.chmod(0o644)
+    blob.write_bytes(b"Weights")
+    assert runs.hit(run) is None
+    assert not blob.exists()
 
 
 def test_a_kill_at_any_point_of_a_commit_leaves_the_old_or_the_new_state(store: Store) -> None:

@@ -25,6 +25,7 @@ from repro_est.observer import Observer
 from repro_est.project import CONFIG_NAME, Project
 from repro_est.recipe.values import Recipe, RunInput
 from repro_est.snapshot import input_cache, source_cache
+from repro_est.store.checked import Checked
 from repro_est.store.statcache import StatCache
 from repro_est.store.store import Store
 
@@ -174,10 +175,12 @@ def _note(
     if prepared.lock.conda is not None:
         files.append(str(recipe.conda_lock_path))
     files.append(str(store.layout.result(plan.hash)))
+    signatures = Checked(store.layout, plan.hash).signatures()
     blobs = [
-        [str(store.layout.blob(entry.xxh3).relative_to(store.layout.root)), entry.size]
+        [found[0], entry.xxh3, signatures.get(found[0], "")]
         for tree in (result.outputs, result.logs)
         for entry in store.read_tree(tree).files()
+        if (found := store.locate(entry))
     ]
     write_note(
         note_path(str(store.layout.root), arguments.recipe, arguments.overrides),

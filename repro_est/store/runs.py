@@ -21,6 +21,7 @@ from typing import Any
 from repro_est.digest import RunHash
 from repro_est.errors import ReproError, UsageError, VerificationError
 from repro_est.files import fsync_directory, write_atomic
+from repro_est.store.checked import Checked
 from repro_est.store.guard import writing
 from repro_est.store.index import Index
 from repro_est.store.layout import Layout
@@ -92,7 +93,7 @@ class Runs(Records):
     # ---- reading
 
     def hit(self, run: RunHash, *, on_quarantine: Callable[[str], None] | None = None) -> Result | None:
-        """Returns the result if it is whole: every output is a blob of the right size. Reads no content.
+        """Returns the result if it is whole: every output is there and what it is named for (see `checked`).
 
         Args:
             on_quarantine: told why a result that is there could not be used; it was set aside.
@@ -101,7 +102,7 @@ class Runs(Records):
             result = self.result(run)
             if result is None:
                 return None
-            reason = self._defect(result)
+            reason = self._defect(run, result)
         except (VerificationError, ReproError) as error:
             reason = error.message
         if reason is None:
@@ -142,12 +143,19 @@ class Runs(Records):
 
     # ---- parts
 
-    def _defect(self, result: Result) -> str | None:
-        """Returns what is missing of a result, or None. One lstat for each file."""
+    def _defect(self, run: RunHash, result: Result) -> str | None:
+        """Returns what is wrong with a result, or None. One lstat for each file that did not change."""
+        checked = Checked(self._layout, run)
         for tree in (result.outputs, result.logs):
             for entry in self._store.read_tree(tree).files():
-                if not self._store.has_blob(entry):
-                    return f"blob {entry.xxh3} of {entry.path} is missing or has another size"
+                defect = checked.defect(entry, self._store)
+                if defect is not None:
+                    reason = f"blob {entry.xxh3} of {entry.path} {defect}"
+                    # Else the next execution would take a bad blob for the output it has just written.
+                    with contextlib.suppress(FileNotFoundError, ReproError):
+                        self._store.set_aside(entry, reason)
+                    return reason
+        checked.remember()
         return None
 
 

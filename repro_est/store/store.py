@@ -21,6 +21,7 @@ from repro_est.store.blobs import Batch, digest_file
 from repro_est.store.guard import writing
 from repro_est.store.layout import DIRECTORIES, Layout
 from repro_est.store.packs import Packs
+from repro_est.store.quarantine import set_aside
 from repro_est.store.scratch import claimed_directory
 from repro_est.store.trees import Entry, Kind, Tree, parse_manifest
 
@@ -181,13 +182,43 @@ class Store:
 
     def has_blob(self, entry: Entry) -> bool:
         """Whether the blob of a file entry is here with the right size; reads no content."""
+        return self.locate(entry) is not None
+
+    def locate(self, entry: Entry) -> tuple[str, os.stat_result] | None:
+        """Returns where the blob of a file entry is and the status of that file, None when it is not here whole.
+
+        The place is relative to the store: the blob itself, or the pack it is in. Reads no content.
+        """
+        blob = self.layout.blob(entry.xxh3)
         try:
-            status = os.lstat(self.layout.blob(entry.xxh3))
+            status = os.lstat(blob)
         except OSError:
             self._packs.refresh()
             packed = self._packs.find(entry.xxh3)
-            return packed is not None and packed.size == entry.size
-        return stat.S_ISREG(status.st_mode) and status.st_size == entry.size
+            if packed is None or packed.size != entry.size:
+                return None
+            return str(packed.pack.relative_to(self.layout.root)), os.stat(packed.pack)
+        whole = stat.S_ISREG(status.st_mode) and status.st_size == entry.size
+        return (str(blob.relative_to(self.layout.root)), status) if whole else None
+
+    def is_good(self, entry: Entry) -> bool:
+        """Whether the content of a file entry, read to its end, is what it is named for."""
+        try:
+            return digest_file(self.layout.blob(entry.xxh3), with_sha256=False).xxh3 == entry.xxh3
+        except FileNotFoundError:
+            return xxh3_hex(self._packed(entry)) == entry.xxh3
+        except OSError:  # a bad disk: nobody can say that it is good
+            return False
+
+    def set_aside(self, entry: Entry, reason: str) -> None:
+        """Moves a blob that is not what it is named for into quarantine: its pack's index when it is in one."""
+        blob, packed = self.layout.blob(entry.xxh3), self._packs.find(entry.xxh3)
+        if blob.exists():
+            set_aside(self.layout, blob, kind="blob", name=entry.xxh3, reason=reason)
+        elif packed is not None:
+            index = packed.pack.with_suffix(".index")
+            set_aside(self.layout, index, kind="pack", name=index.stem, reason=reason)
+        self.forget_stats()
 
     def read_blob(self, entry: Entry) -> bytes:
         """Returns the content of a small file, checked against its digest.
