@@ -418,6 +418,28 @@ def test_verify_names_what_was_tampered_with_and_repair_sets_it_aside(store: Sto
     assert any(store.layout.directory("quarantine").iterdir())
 
 
+def test_a_metric_that_was_changed_in_the_record_is_found_and_not_served(store: Store) -> None:
+    run = finished(store, accuracy=0.7)
+    path = store.layout.result(run)
+    path.write_text(path.read_text().replace("0.7", "0.8"))
+    (finding,) = verify(store).findings
+    assert (finding.kind, finding.name, finding.path) == ("run", run, path)
+    assert "was changed" in finding.message
+    assert Runs(store.layout).hit(run) is None
+
+
+def test_a_result_of_before_it_had_a_digest_is_still_a_hit(store: Store) -> None:
+    run = finished(store, accuracy=0.7)
+    path = store.layout.result(run)
+    content = json.loads(path.read_text())
+    del content["xxh3"]
+    path.write_text(json.dumps(content))
+    assert verify(store).findings == []
+    result = Runs(store.layout).hit(run)
+    assert result is not None
+    assert result.metrics == {"accuracy": 0.7}
+
+
 def test_a_source_that_is_not_whole_is_found_and_taken_again_after_repair(store: Store, tmp_path: Path) -> None:
     run = finished(store)
     source = store.read_tree(Runs(store.layout).plan(run)["plan"]["source"])
@@ -532,8 +554,9 @@ def test_records_with_odd_types_are_refused_without_a_traceback(store: Store, od
     run = finished(store)
     for path in (store.layout.attempt(run, 1) / "attempt.json", store.layout.result(run), store.layout.plan(run)):
         good = path.read_text()
+        undigested = {key: value for key, value in json.loads(good).items() if key != "xxh3"}
         for key in json.loads(good):
-            path.write_text(json.dumps({**json.loads(good), key: odd}))
+            path.write_text(json.dumps({**undigested, key: odd}))
             Index(store.layout).update(run)
             for row in Index(store.layout).rows():
                 row.to_json()

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from repro_est.digest import RunHash, TreeHash
+from repro_est.digest import RunHash, TreeHash, xxh3_hex
 from repro_est.errors import VerificationError
 from repro_est.store.layout import Layout
 
@@ -131,6 +131,9 @@ class Result:
         metrics: NaN and infinities allowed; the file spells them as strings.
         environment: key of the environment.
         plan_sha256: SHA-256 of the plan's canonical bytes, for whoever signs.
+
+    The file also holds the XXH3-128 of all the rest of it, so that a number that was changed in it is noticed; one
+    that was written before there was such a digest is taken as it is.
     """
 
     run_hash: RunHash
@@ -144,7 +147,7 @@ class Result:
     platform: str
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        content = {
             "format": RESULT_FORMAT,
             "run_hash": self.run_hash,
             "attempt": self.attempt,
@@ -156,6 +159,7 @@ class Result:
             "plan_sha256": self.plan_sha256,
             "platform": self.platform,
         }
+        return {**content, "xxh3": xxh3_hex(encode(content))}
 
     @staticmethod
     def metrics_to_json(metrics: Mapping[str, float]) -> dict[str, float | str]:
@@ -165,7 +169,10 @@ class Result:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Result:
         """Raises KeyError, TypeError or ValueError when it is not a result."""
-        fields = _typed(content, RESULT_FORMAT, _RESULT_TYPES)
+        rest = {name: value for name, value in content.items() if name != "xxh3"}
+        if "xxh3" in content and content["xxh3"] != xxh3_hex(encode(rest)):
+            raise ValueError("it was changed, its digest is another one")
+        fields = _typed(rest, RESULT_FORMAT, _RESULT_TYPES)
         for name in ("outputs", "logs"):
             if not re.fullmatch("[0-9a-f]{32}", fields[name]):
                 raise ValueError(f"{name}: got {fields[name]!r}, expected the hash of a tree")
@@ -224,8 +231,13 @@ class Records:
 
 
 def encode(content: Mapping[str, Any]) -> bytes:
-    """Returns the bytes of a record file."""
-    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    """Returns the bytes of a record file; a name that is not UTF-8 becomes an escape of JSON, which reads back."""
+    return (
+        json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False).encode(
+            "utf-8", "backslashreplace"
+        )
+        + b"\n"
+    )
 
 
 def _decode(path: Path) -> dict[str, Any]:
