@@ -9,19 +9,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from repro_est.digest import EnvironmentKey
 from repro_est.environment.key import environment_document, environment_key
-from repro_est.environment.prefix import payload, present, realise, verify_prefix
+from repro_est.environment.payload import payload
+from repro_est.environment.prefix import defects, present, realise
 from repro_est.errors import EnvironmentBuildError, VerificationError
 from repro_est.lock.lockfile import dumps
 from repro_est.lock.resolve import resolve
 from repro_est.lock.values import Lock
 from repro_est.platforms import current_platform
 from repro_est.recipe.load import load
+from repro_est.store import sealed
+from repro_est.store.blobs import digest_file
 from repro_est.store.store import Store
 from repro_est.store.verify import verify
 from tests.conftest import PackageIndex, as_root, missing
@@ -133,14 +138,82 @@ def test_a_wheel_that_is_tampered_with_in_the_store_stops_the_build(lock: Lock, 
     assert realise(lock, store, Silent()).key == prefix.key
 
 
-def test_a_changed_file_of_a_prefix_is_found(lock: Lock, store: Store) -> None:
+def overwrite(path: Path, content: bytes) -> None:
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
+def repoint(link: Path, target: str) -> None:
+    link.unlink()
+    link.symlink_to(target)
+
+
+TAMPERING: dict[str, Callable[[Path], object]] = {
+    "changed module": lambda site: overwrite(site / "lib.py", b"VERSION = 'evi'\n"),
+    "missing module": lambda site: (site / "lib.py").unlink(),
+    "added start-up file": lambda site: (site / "evil.pth").write_text("import sys\n"),
+    "changed byte code": lambda site: overwrite(next(site.glob("app/__pycache__/*.pyc")), b"evil"),
+    "added byte code": lambda site: (site / "evil.pyc").write_bytes(b"evil"),
+    "another interpreter": lambda site: repoint(site.parents[2] / "bin/python", "/bin/false"),
+    "added directory": lambda site: (site / "evil").mkdir(),
+    "named pipe": lambda site: os.mkfifo(site / "pipe"),
+    "odd name": lambda site: open(os.fsencode(site) + b"/evil-\xff", "w").close(),
+    "executable": lambda site: (site / "lib.py").chmod(0o555),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERING)
+def test_a_prefix_that_was_tampered_with_is_found_and_never_used(lock: Lock, store: Store, how: str) -> None:
     prefix = realise(lock, store, Silent())
-    assert verify_prefix(prefix.path, store) == []
-    module = next(prefix.path.rglob("lib.py"))
-    module.chmod(0o644)
-    module.write_text("VERSION = 'evil'\n")
-    assert verify_prefix(prefix.path, store) == [str(module.relative_to(prefix.path))]
-    assert [finding.kind for finding in verify(store).findings] == ["environment"]
+    (site,) = prefix.path.glob("lib/python*/site-packages")
+    assert verify(store).findings == []
+    TAMPERING[how](site)
+    (finding,) = verify(store).findings
+    assert (finding.kind, finding.name) == ("environment", prefix.key)
+    listener = Silent()
+    again = realise(lock, store, listener)
+    assert {"quarantined", "built"} <= set(listener.kinds)
+    assert again == prefix
+    assert ask(again.path, "import app, lib; print(lib.VERSION)") == "1.0"
+    assert verify(store).findings == []
+    (place,) = store.layout.directory("quarantine").iterdir()
+    assert json.loads((place / "reason.json").read_text())["reason"].endswith(finding.message)
+
+
+def test_repair_sets_a_prefix_aside_that_was_tampered_with(lock: Lock, store: Store) -> None:
+    prefix = realise(lock, store, Silent())
+    TAMPERING["added start-up file"](next(prefix.path.glob("lib/python*/site-packages")))
+    verify(store, repair=True)
+    assert not prefix.path.exists()
+    assert realise(lock, store, Silent()) == prefix
+
+
+def test_a_prefix_is_read_once_and_then_only_when_something_in_it_moved(
+    lock: Lock, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = realise(lock, store, Silent())
+    time.sleep(2.1)
+    read: list[Path] = []
+    monkeypatch.setattr(sealed, "digest_file", lambda path, **more: read.append(path) or digest_file(path, **more))
+    realise(lock, store, Silent())
+    assert read
+    read.clear()
+    realise(lock, store, Silent())
+    assert not read
+    next(prefix.path.rglob("app/data.txt")).touch()
+    realise(lock, store, Silent())
+    assert read
+
+
+def test_a_prefix_of_an_earlier_version_is_built_anew(lock: Lock, store: Store) -> None:
+    prefix = realise(lock, store, Silent())
+    record = json.loads((prefix.path / "env.json").read_text())
+    del record["whole"]
+    overwrite(prefix.path / "env.json", json.dumps({**record, "format": 1}).encode())
+    assert "is built anew when it is used" in str(verify(store).findings[0])
+    listener = Silent()
+    assert realise(lock, store, listener) == prefix
+    assert "built" in listener.kinds
 
 
 def test_packages_that_do_not_fit_together_are_refused(
@@ -211,7 +284,9 @@ def test_a_killed_builder_leaves_nothing_that_counts(lock: Lock, store: Store, t
         process.send_signal(signal.SIGKILL)
         process.wait()
         for path in store.layout.directory("envs").iterdir():
-            assert verify_prefix(path, store) == []
+            prefix = present(store.layout, EnvironmentKey(path.name))
+            assert prefix is not None
+            assert defects(prefix, store) == []
     prefix = realise(lock, store, Silent())
     assert ask(prefix.path, "import app; print('ok')") == "ok"
 

@@ -96,7 +96,7 @@ class TerminalObserver:
             self._progress = None
         match kind:
             case "warning" | "quarantined":
-                console.warning(str(facts.get("message") or f"a stored result was set aside: {facts.get('reason')}"))
+                console.warning(str(facts.get("message") or f"set aside: {facts.get('reason')}"))
             case "locking":
                 console.step("Locking", shown_path(Path(facts["recipe"])))
             case "locked":

@@ -26,9 +26,10 @@ from repro_est.lock.uv import readable, uv_environment, uv_path
 from repro_est.lock.values import Lock, Package
 from repro_est.observer import Observer
 from repro_est.store.scratch import claimed_directory
+from repro_est.store.sealed import seal
 from repro_est.store.store import Store
 
-_FORMAT = 1
+_FORMAT = 2
 _EPOCH = "315532800"  # 1980-01-01, the earliest time a zip file can hold
 
 
@@ -154,12 +155,15 @@ class Builder:
             (prefix / name).unlink(missing_ok=True)
         final = self._store.layout.environment(self._key)
         tree = payload(prefix, standalone=self._interpreter is None)
-        self._store.write_tree(tree)
+        whole = seal(prefix, except_for=RECORD)
+        for kept in (tree, whole):
+            self._store.write_tree(kept)
         record = {
             "format": _FORMAT,
             "key": self._key,
             "environment": self._document,
             "tree": tree.hash,
+            "whole": whole.hash,
             **self._base(prefix, final),
         }
         write_atomic(prefix / RECORD, json.dumps(record, indent=2, sort_keys=True).encode() + b"\n")
@@ -169,8 +173,9 @@ class Builder:
         make_read_only(prefix)
         os.chmod(prefix, 0o755)  # a directory is renamed only by who may write to it
         sync_filesystem(prefix)
-        if final.exists():  # made with an interpreter that is not the same any more, or moved
-            self._observer.event("message", message=f"environment {self._key[:12]}: made anew, its base changed")
+        if final.exists():  # made with an interpreter that is not the same any more, by an older version, or moved
+            message = f"environment {self._key[:12]}: made anew, it was moved or made by another version of something"
+            self._observer.event("message", message=message)
             self._store.discard(final)
         os.rename(prefix, final)
         os.chmod(final, 0o555)

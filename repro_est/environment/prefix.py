@@ -1,13 +1,17 @@
 """The prefix of an environment: a read-only directory of installed packages, made once per key.
 
     envs/<key>/           a relocatable virtual environment without pip, or a conda prefix
-    envs/<key>/env.json   written last: key, document, interpreter, tree of the payload
+    envs/<key>/env.json   written last: key, document, interpreter, tree of the payload, tree of all there is
 
 How it is made: every artifact is fetched and checked against its SHA-256, and checked again right before use; uv
 installs them without network, into a directory of our own, with a cache of its own that is removed afterwards, so
 that no file shares an inode with anything; sdists are built first, with the pinned packages and nothing else; the
 byte code is compiled once, deterministically; the write bits go; and a rename makes it visible. Two builders at
 once: one builds, the other waits and uses it. A killed one leaves a directory in `tmp/` that `repro gc` removes.
+
+Whenever a prefix is used, all of it, byte code and links included, is what was built: by stat signatures when nothing
+moved since the last full check, else by reading it (`store.sealed`). One that was tampered with is set aside and built
+again.
 
 A virtual environment may be moved: nothing in it names its own path, only the base interpreter's; one with conda
 packages names its own, and where it was moved it is made anew (docs/decisions/0008, 0011).
@@ -24,8 +28,8 @@ from pathlib import Path
 from repro_est.digest import EnvironmentKey, TreeHash
 from repro_est.environment.builder import Builder
 from repro_est.environment.key import environment_document, environment_key
-from repro_est.environment.payload import RECORD, payload
-from repro_est.errors import EnvironmentBuildError, LockError
+from repro_est.environment.payload import RECORD
+from repro_est.errors import EnvironmentBuildError, LockError, ReproError
 from repro_est.lock.interpreters import Interpreter, find_interpreter
 from repro_est.lock.values import Lock
 from repro_est.observer import Observer
@@ -33,6 +37,8 @@ from repro_est.platforms import current_platform
 from repro_est.store.guard import writing
 from repro_est.store.layout import Layout
 from repro_est.store.leases import Leases
+from repro_est.store.quarantine import set_aside
+from repro_est.store.sealed import differences, in_words, is_unchanged
 from repro_est.store.store import Store
 
 
@@ -42,11 +48,13 @@ class Prefix:
 
     Args:
         interpreter: version and fingerprint of the base interpreter, recorded with every attempt.
+        whole: tree of every file, link and directory in it but its record.
     """
 
     path: Path
     key: EnvironmentKey
     interpreter: Mapping[str, str]
+    whole: TreeHash
 
     @property
     def python(self) -> Path:
@@ -63,7 +71,7 @@ def realise(lock: Lock, store: Store, observer: Observer) -> Prefix:
     document = environment_document(lock, current_platform())
     key = environment_key(document)
     found = present(store.layout, key)
-    if found is not None:
+    if found is not None and not defects(found, store):
         return found
     interpreter = None if lock.conda else _interpreter(lock.python)
 
@@ -73,7 +81,12 @@ def realise(lock: Lock, store: Store, observer: Observer) -> Prefix:
     with Leases(store.layout).hold(f"env-{key}", on_wait=on_wait):
         found = present(store.layout, key)
         if found is not None:
-            return found
+            defect = defects(found, store)
+            if not defect:
+                return found
+            reason = f"environment {key}: {in_words(defect)}"
+            set_aside(store.layout, found.path, kind="environment", name=key, reason=reason)
+            observer.event("quarantined", reason=reason)
         with writing(store.layout.environment(key)):
             Builder(lock, document, key, interpreter, store, observer).build()
     built = present(store.layout, key)
@@ -88,6 +101,7 @@ def present(layout: Layout, key: EnvironmentKey) -> Prefix | None:
     try:
         record = json.loads((path / RECORD).read_bytes())
         interpreter = record["interpreter"]
+        whole = TreeHash(record["whole"])
         status = os.stat(interpreter["path"])
         stat = [status.st_size, status.st_mtime_ns]
         good = record["prefix"] == str(path.absolute()) if "prefix" in record else stat == interpreter["stat"]
@@ -95,15 +109,18 @@ def present(layout: Layout, key: EnvironmentKey) -> Prefix | None:
         return None
     if not good:
         return None
-    return Prefix(path, key, {name: interpreter[name] for name in ("path", "version", "sha256")})
+    names = {name: interpreter[name] for name in ("path", "version", "sha256")}
+    return Prefix(path, key, names, whole)
 
 
-def verify_prefix(path: Path, store: Store) -> list[str]:
-    """Returns the files of a prefix that are not as they were built; byte code is not looked at."""
-    record = json.loads((path / RECORD).read_bytes())
-    before = store.read_tree(TreeHash(record["tree"])).by_path()
-    after = payload(path, standalone="prefix" in record).by_path()
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+def defects(prefix: Prefix, store: Store) -> list[str]:
+    """Returns what is not as it was built, read only if something moved since it was last read."""
+    if is_unchanged(prefix.path, prefix.whole, store.layout):
+        return []
+    try:
+        return differences(prefix.path, prefix.whole, store, except_for=RECORD)
+    except ReproError as error:  # the list of what was built is gone
+        return [error.message]
 
 
 def _interpreter(version: str) -> Interpreter:

@@ -25,6 +25,7 @@ from repro_est.store.packs import Packs
 from repro_est.store.quarantine import set_aside
 from repro_est.store.records import Result
 from repro_est.store.runs import Runs
+from repro_est.store.sealed import differences, in_words
 from repro_est.store.store import Store
 
 _PLAN_TAG = "repro:plan:1"
@@ -242,19 +243,13 @@ class _Verifier:
         path = self._layout.directory("envs") / key
         try:
             record = json.loads((path / "env.json").read_bytes())
-            tree = self._store.read_tree(TreeHash(record["tree"]))
-        except (OSError, ValueError, KeyError, ReproError) as error:
-            self._found("environment", key, f"its record cannot be used: {error}", path)
-            return
-        for entry in tree.files():
-            try:
-                content = digest_file(path / entry.path, with_sha256=False)
-            except OSError as error:
-                self._found("environment", key, f"{entry.path}: {error.strerror}", path)
-                return
-            if content.xxh3 != entry.xxh3:
-                self._found("environment", key, f"{entry.path} was changed", path)
-                return
+            different = differences(path, TreeHash(record["whole"]), self._store, except_for="env.json")
+        except (OSError, ValueError, KeyError, TypeError, ReproError) as error:
+            why = error.message if isinstance(error, ReproError) else repr(error)
+            self._found("environment", key, f"its record cannot be used: {why}; it is built anew when it is used", path)
+        else:
+            if different:
+                self._found("environment", key, in_words(different), path)
 
     def _models(self) -> None:
         registry = Models(self._layout)
