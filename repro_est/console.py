@@ -112,6 +112,11 @@ class Progress:
             sys.stderr.flush()
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns how many there are of something: `1 package`, `1,234 packages`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def human_size(size: float) -> str:
     """Returns bytes as people write them: `512 B`, `1.4 MB` (powers of 1000)."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -47,7 +47,8 @@ def read_metrics(path: Path, shown: str) -> tuple[dict[str, float], list[str]]:
     metrics: dict[str, float] = {}
     left_out = [name for name, value in _flatten(content) if not _add_metric(metrics, name, value)]
     shown_names = ", ".join(left_out[:5])
-    return metrics, [f"{shown}: not a number, left out: {shown_names}"] if left_out else []
+    ordered = dict(sorted(metrics.items()))  # as records are written, so that a hit shows them as the run did
+    return ordered, [f"{shown}: not a number, left out: {shown_names}"] if left_out else []
 
 
 def _flatten(content: Mapping[str, object], prefix: str = "") -> Iterable[tuple[str, object]]:

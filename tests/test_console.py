@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from repro_est.console import visible
+from repro_est.console import counted, visible
 from tests.conftest import Workshop
 
 
@@ -57,3 +57,14 @@ def test_a_long_value_is_cut_to_what_differs(workshop: Workshop) -> None:
     assert "xtwo" in text
     assert "(10,005 characters)" in text
     assert len(workshop.repro("why", "--json").json["differences"][0]["before"]) > 10_000
+
+
+def test_one_is_said_in_the_singular() -> None:
+    assert [counted(number, "run") for number in (0, 1, 2, 1234)] == ["0 runs", "1 run", "2 runs", "1,234 runs"]
+
+
+def test_a_hit_shows_the_metrics_in_the_order_of_the_run(workshop: Workshop) -> None:
+    script = "import json; json.dump({'loss': 1, 'accuracy': 2}, open('outputs/metrics.json', 'w'))"
+    recipe = workshop.recipe(script)
+    first, second = (workshop.repro("run", recipe).out.splitlines()[1] for _ in range(2))
+    assert first == second == "metrics  accuracy 2  loss 1"

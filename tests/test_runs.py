@@ -445,7 +445,7 @@ def test_a_source_that_is_not_whole_is_found_and_taken_again_after_repair(store:
     source = store.read_tree(Runs(store.layout).plan(run)["plan"]["source"])
     store.layout.blob(source.entries[0].xxh3).unlink()
     (store.layout.directory("stat") / "x.tree").write_text("{}")
-    assert "source: 1 files are missing" in str(verify(store, repair=True).findings[0])
+    assert "source: 1 file missing" in str(verify(store, repair=True).findings[0])
     assert os.listdir(store.layout.directory("stat")) == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_est.cli.summary import relative
-from repro_est.console import Console, Progress, human_size, visible
+from repro_est.console import Console, Progress, counted, human_size, visible
 from repro_est.errors import UsageError
 from repro_est.files import write_all
 from repro_est.project import Project, find_project
@@ -102,14 +102,15 @@ class TerminalObserver:
             case "locked":
                 count = facts["packages"]
                 console.step(
-                    "Locked", f"{count} packages for Python {facts['python']} in {shown_path(Path(facts['lock']))}"
+                    "Locked",
+                    f"{counted(count, 'package')} for Python {facts['python']} in {shown_path(Path(facts['lock']))}",
                 )
             case "waiting":
                 console.step("Waiting", f"for the same run, made by {facts['owner']}")
             case "fetching":
                 console.step(
                     "Fetching",
-                    f"{facts['count']} packages" + (f", {human_size(facts['bytes'])}" if facts["bytes"] else ""),
+                    counted(facts["count"], "package") + (f", {human_size(facts['bytes'])}" if facts["bytes"] else ""),
                 )
                 self._progress = Progress(console, f"{'':>12}  fetching", facts["bytes"], unit=" bytes")
             case "building":

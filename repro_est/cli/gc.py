@@ -9,7 +9,7 @@ import argparse
 import os
 
 from repro_est.cli.common import add_json, open_store
-from repro_est.console import Console, human_size
+from repro_est.console import Console, counted, human_size
 from repro_est.errors import InfrastructureError
 from repro_est.store.store import Store
 
@@ -33,7 +33,7 @@ def execute(arguments: argparse.Namespace) -> int:
         console.out(f"{run}: its process is gone; marked as lost")
     for name in containers:
         console.out(f"{name}: its container was still there; removed")
-    console.out(f"removed {len(report.removed)} leftovers, {human_size(report.size)}")
+    console.out(f"removed {counted(len(report.removed), 'leftover')}, {human_size(report.size)}")
     return 0
 
 

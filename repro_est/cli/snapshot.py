@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from repro_est.cli.common import add_json, add_recipe, open_store, shown_path
-from repro_est.console import Console, human_size
+from repro_est.console import Console, counted, human_size
 from repro_est.errors import SourceError
 from repro_est.snapshot import Listing
 
@@ -45,7 +45,7 @@ def execute(arguments: argparse.Namespace) -> int:
         )
         return 0
     shown = shown_path(recipe.estimator.source_directory)
-    console.out(f"{source.hash}  {source.files:,} files, {human_size(source.size)} of {shown}")
+    console.out(f"{source.hash}  {counted(source.files, 'file')}, {human_size(source.size)} of {shown}")
     return 0
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from repro_est.cli.common import add_json, open_store
-from repro_est.console import Console, human_size
+from repro_est.console import Console, counted, human_size
 from repro_est.errors import VerificationError
 from repro_est.store.runs import Runs
 
@@ -34,8 +34,9 @@ def execute(arguments: argparse.Namespace) -> int:
     for finding in report.findings:
         console.out(str(finding))
     console.out(
-        f"verified {report.blobs:,} blobs ({human_size(report.size)}), {report.trees:,} trees, {report.runs:,} runs, "
-        f"{report.packages:,} packages, {report.environments:,} environments: "
+        f"verified {counted(report.blobs, 'blob')} ({human_size(report.size)}), {counted(report.trees, 'tree')}, "
+        f"{counted(report.runs, 'run')}, {counted(report.packages, 'package')}, "
+        f"{counted(report.environments, 'environment')}: "
         + (f"{len(report.findings)} bad" if report.findings else "all good")
     )
     if report.findings and not arguments.repair:

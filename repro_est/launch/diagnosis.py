@@ -43,7 +43,8 @@ def report(outcome: Outcome, logs: Path, *, timeout_seconds: float | None) -> tu
     if text:
         shown = text[-_LINES:]
         name = "stderr" if stderr else "stdout"
-        parts.append(f"\nlast {len(shown)} lines of {name}, rank 0:\n" + "\n".join(f"  | {line}" for line in shown))
+        last = "last line" if len(shown) == 1 else f"last {len(shown)} lines"
+        parts.append(f"\n{last} of {name}, rank 0:\n" + "\n".join(f"  | {line}" for line in shown))
     if cause:
         parts.append(f"\nlikely cause: {cause.cause}")
     parts.append(f"\nlogs: {rank}")

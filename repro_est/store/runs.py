@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from repro_est.console import counted
 from repro_est.digest import RunHash
 from repro_est.errors import ReproError, UsageError, VerificationError
 from repro_est.files import fsync_directory, write_atomic
@@ -127,7 +128,7 @@ class Runs(Records):
                 raise UsageError(f"{text}: got `{number}` after @, expected a number from 1", hint="repro ls")
             rows = index.rows(limit=int(number))
             if len(rows) < int(number):
-                raise UsageError(f"{text}: there are only {len(rows)} runs", hint="repro run RECIPE")
+                raise UsageError(f"{text}: the store holds only {counted(len(rows), 'run')}", hint="repro run RECIPE")
             return rows[-1].run_hash
         if not re.fullmatch(r"[0-9a-f]{1,32}", text):
             raise UsageError(f"{text}: is no run, expected hex digits or `@`", hint="repro ls")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from repro_est.console import counted
 from repro_est.digest import BlobHash, RunHash, TreeHash, canonical, identify, sha256_hex, xxh3_hex
 from repro_est.errors import ReproError
 from repro_est.files import remove_tree, sha256_file
@@ -211,7 +212,9 @@ class _Verifier:
             self._found("run", name, f"source: {error.message}")
             return
         if missing:
-            self._found("run", name, f"source: {len(missing)} files are missing or of another size: {missing[0]}")
+            self._found(
+                "run", name, f"source: {counted(len(missing), 'file')} missing or of another size: {missing[0]}"
+            )
 
     def _result(self, name: RunHash, result: Result, plan: Any) -> list[TreeHash]:
         path = self._layout.result(name)
@@ -224,7 +227,9 @@ class _Verifier:
                 self._found("run", name, error.message, path)
                 continue
             if missing:
-                self._found("run", name, f"{len(missing)} files are missing or of another size: {missing[0]}", path)
+                self._found(
+                    "run", name, f"{counted(len(missing), 'file')} missing or of another size: {missing[0]}", path
+                )
         return [result.outputs, result.logs]
 
     def _artifacts(self, kind: str) -> None:
