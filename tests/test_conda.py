@@ -281,7 +281,7 @@ def test_a_conda_lock_file_is_taken_as_it_is(workshop: Workshop, channel: Channe
     shutil.copy(workshop.root / "job.conda-lock.yml", workshop.root / "conda-lock.yml")
     taken = '[environment]\nconda_lock_file = "conda-lock.yml"\n'
     workshop.recipe(SCRIPT, taken, name="other")
-    first, second = (workshop.repro("env", name, "--json").json for name in ("job.toml", "other.toml"))
+    first, second = (workshop.repro("env", "show", name, "--json").json for name in ("job.toml", "other.toml"))
     assert first["environment"] == second["environment"]
     workshop.recipe(SCRIPT, taken, name="both", estimator='conda_packages = ["alpha"]\n')
     assert "is taken as it is" in workshop.repro("lock", "both.toml").err

@@ -552,9 +552,9 @@ def test_snapshot_env_schema_check_doctor_and_completion(workshop: Workshop) -> 
     assert listed["included"] == [{"path": "train.py", "size": len(WRITES)}]
     assert {"path": "notes.log", "reason": ".gitignore:1 *.log"} in listed["ignored"]
     assert workshop.repro("snapshot", recipe, "--json").json["files"] == 1
-    assert workshop.repro("env", recipe, "--json").json["built"] is False
-    assert workshop.repro("env", recipe, "--build").code == 0
-    assert workshop.repro("env", recipe, "--json").json["built"] is True
+    assert workshop.repro("env", "show", recipe, "--json").json["built"] is False
+    assert workshop.repro("env", "build", recipe).code == 0
+    assert workshop.repro("env", "show", recipe, "--json").json["built"] is True
     assert workshop.repro("schema").json["title"] == "repro recipe"
     assert workshop.repro("check", recipe).code == 0
     workshop.write("job/train.py", "import nothing_of_this_name\n")
@@ -562,6 +562,34 @@ def test_snapshot_env_schema_check_doctor_and_completion(workshop: Workshop) -> 
     assert (bad.code, bad.json["ok"]) == (2, False)
     assert workshop.repro("doctor").code == 0
     assert "complete" in workshop.repro("completion", "bash").out
+
+
+def test_env_runs_a_command_with_its_exit_code(workshop: Workshop) -> None:
+    recipe = workshop.recipe(WRITES)
+    done = repro(workshop, "env", "run", recipe, "--", "python", "-c", "import sys; print(sys.prefix); sys.exit(7)")
+    out, _ = done.communicate(timeout=60)
+    assert (done.returncode, out) == (7, workshop.repro("env", "show", recipe, "--json").json["path"] + "\n")
+    missing = workshop.repro("env", "run", recipe, "--", "no-such-program", "-x")
+    assert (missing.code, "error: no-such-program: no such program in the environment" in missing.err) == (2, True)
+
+
+def test_env_lists_and_verifies_environments(workshop: Workshop) -> None:
+    recipe = workshop.recipe(WRITES)
+    assert workshop.repro("env", "ls", "--json").json == []
+    assert workshop.repro("env", "verify").code == 2
+    assert not (workshop.root / "cache").exists()
+    assert workshop.repro("env", "verify", recipe).code == 2
+    workshop.repro("env", "build", recipe)
+    key = workshop.repro("env", "show", recipe, "--json").json["environment"]
+    assert [(row["environment"], row["packages"]) for row in workshop.repro("env", "ls", "--json").json] == [(key, 0)]
+    assert key in workshop.repro("env", "ls").out
+    assert workshop.repro("env", "verify").code == 0
+    assert workshop.repro("env", "verify", recipe, "--json").json["ok"] is True
+    (workshop.store.layout.environment(key) / "evil.pth").write_text("")
+    bad = workshop.repro("env", "verify", recipe, "--json")
+    assert (bad.code, bad.json["findings"]) == (4, [{"environment": key, "message": "not as it was built: evil.pth"}])
+    assert "evil.pth" in workshop.repro("env", "verify").out
+    assert workshop.repro("verify").code == 4
 
 
 def test_the_readers_of_a_pipe_may_leave(workshop: Workshop) -> None:

@@ -44,7 +44,7 @@ VERBS = (
     Verb("diff", "Look", "compare two runs: inputs, metrics, outputs", needs_store=True),
     Verb("models", "Look", "list registered models"),
     Verb("snapshot", "Parts", "what the source directory contributes; `--list` shows each file"),
-    Verb("env", "Parts", "show, build or enter the environment of a recipe"),
+    Verb("env", "Parts", "show, build, enter, list and verify environments"),
     Verb("image", "Parts", "build, list, verify, push and pull images of environments"),
     Verb("schema", "Parts", "print the JSON Schema of recipes"),
     Verb("verify", "Store", "check every byte of the store", needs_store=True),

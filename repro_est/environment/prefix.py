@@ -19,11 +19,13 @@ packages names its own, and where it was moved it is made anew (docs/decisions/0
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from repro_est.digest import EnvironmentKey, TreeHash
 from repro_est.environment.builder import Builder
@@ -99,7 +101,7 @@ def present(layout: Layout, key: EnvironmentKey) -> Prefix | None:
     """Returns the prefix if it is whole and its interpreter is still the one it was made with."""
     path = layout.environment(key)
     try:
-        record = json.loads((path / RECORD).read_bytes())
+        record = _record(path)
         interpreter = record["interpreter"]
         whole = TreeHash(record["whole"])
         status = os.stat(interpreter["path"])
@@ -113,6 +115,13 @@ def present(layout: Layout, key: EnvironmentKey) -> Prefix | None:
     return Prefix(path, key, names, whole)
 
 
+def records(layout: Layout) -> Iterator[tuple[EnvironmentKey, Mapping[str, Any]]]:
+    """Every environment of the store with its record, by key; one whose record cannot be read is left out."""
+    for path in sorted(layout.directory("envs").iterdir()):
+        with contextlib.suppress(OSError, ValueError):
+            yield EnvironmentKey(path.name), _record(path)
+
+
 def defects(prefix: Prefix, store: Store) -> list[str]:
     """Returns what is not as it was built, read only if something moved since it was last read."""
     if is_unchanged(prefix.path, prefix.whole, store.layout):
@@ -121,6 +130,13 @@ def defects(prefix: Prefix, store: Store) -> list[str]:
         return differences(prefix.path, prefix.whole, store, except_for=RECORD)
     except ReproError as error:  # the list of what was built is gone
         return [error.message]
+
+
+def _record(path: Path) -> dict[str, Any]:
+    content = json.loads((path / RECORD).read_bytes())
+    if not isinstance(content, dict) or not {"interpreter", "environment"} <= content.keys():
+        raise ValueError("not the record of an environment")
+    return content
 
 
 def _interpreter(version: str) -> Interpreter:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_est.console import counted
-from repro_est.digest import BlobHash, RunHash, TreeHash, canonical, identify, sha256_hex, xxh3_hex
+from repro_est.digest import BlobHash, EnvironmentKey, RunHash, TreeHash, canonical, identify, sha256_hex, xxh3_hex
 from repro_est.errors import ReproError
 from repro_est.files import remove_tree, sha256_file
 from repro_est.store.blobs import digest_file
@@ -96,6 +96,13 @@ def verify(store: Store, *, runs: Sequence[RunHash] | None = None, repair: bool 
     return report
 
 
+def verify_environments(store: Store, keys: Sequence[EnvironmentKey] | None = None) -> Report:
+    """Checks these environments only; None is all of them."""
+    report = Report()
+    _Verifier(store, report).environments(keys)
+    return report
+
+
 class _Verifier:
     def __init__(self, store: Store, report: Report) -> None:
         self._store, self._layout, self._report = store, store.layout, report
@@ -113,8 +120,7 @@ class _Verifier:
                 self._found("run", name, "is no run, expected only run hashes here")
         for kind in ("packages", "fetched"):
             self._artifacts(kind)
-        for name in _names(self._layout.directory("envs")):
-            self._environment(name)
+        self.environments()
         self._models()
 
     def some(self, runs: Sequence[RunHash]) -> None:
@@ -123,6 +129,10 @@ class _Verifier:
             for tree in self._run(run):
                 wanted |= self._tree(tree, needs_blobs=True)
         self._blobs(sorted(wanted))
+
+    def environments(self, keys: Sequence[EnvironmentKey] | None = None) -> None:
+        for key in _names(self._layout.directory("envs")) if keys is None else keys:
+            self._environment(EnvironmentKey(key))
 
     def _found(self, kind: str, name: str, message: str, path: Path | None = None) -> None:
         self._report.findings.append(Finding(kind, name, message, path))
@@ -243,9 +253,9 @@ class _Verifier:
                 if got != directory:
                     self._found(kind.removesuffix("s"), file, f"expected sha256 {directory}, got {got}", path)
 
-    def _environment(self, key: str) -> None:
+    def _environment(self, key: EnvironmentKey) -> None:
         self._report.environments += 1
-        path = self._layout.directory("envs") / key
+        path = self._layout.environment(key)
         try:
             record = json.loads((path / "env.json").read_bytes())
             different = differences(path, TreeHash(record["whole"]), self._store, except_for="env.json")
