@@ -144,6 +144,16 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a name from the system or the command line is text; bytes that are none came as lone surrogates."""
+    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def printable(name: str) -> str:
+    """Returns a name that may hold undecodable bytes as text, those written `\\xNN`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def sha256_file(path: Path) -> Sha256:
     """Returns the SHA-256 of a file, read in pieces."""
     hasher = sha256()

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from repro_est.errors import SourceError
-from repro_est.scan import printable
+from repro_est.files import printable
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from repro_est.files import is_utf8, printable
 from repro_est.store.trees import Kind
 
 Signature = tuple[int, int, int, int, int, int]
@@ -88,7 +89,7 @@ class _Walk:
             yield Scanned(prefix[:-1], Kind.DIRECTORY, "", 0, (0, 0, 0, 0, 0, 0))
         for entry in listed:
             path = prefix + entry.name
-            if not _is_utf8(entry.name):
+            if not is_utf8(entry.name):
                 self._problem(printable(path), "name is not UTF-8")
                 continue
             try:
@@ -127,7 +128,7 @@ class _Walk:
 
 def symlink_problem(path: str, target: str) -> str | None:
     """Returns why a symlink cannot be kept, or None: its target as text must stay inside the tree."""
-    if not _is_utf8(target):
+    if not is_utf8(target):
         return f"symlink target {printable(target)} is not UTF-8"
     if target.startswith("/"):
         return f"symlink to the absolute path {target}, expected a relative one inside the tree"
@@ -187,15 +188,6 @@ def _special(mode: int) -> str:
         if test(mode):
             return name
     return "special file"
-
-
-def _is_utf8(name: str) -> bool:
-    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def printable(name: str) -> str:
-    """Returns a name that may hold undecodable bytes as text, those written `\\xNN`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _join(shown: str, path: str) -> str:

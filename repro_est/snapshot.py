@@ -20,6 +20,7 @@ from pathlib import Path
 
 from repro_est.digest import BlobHash, TreeHash, sha256_hex, xxh3_hex
 from repro_est.errors import InputError, SourceError
+from repro_est.files import is_utf8, printable
 from repro_est.ignore import IGNORE_FILES, Ignore
 from repro_est.scan import Excluder, Scanned, Signature, scan, signature_of
 from repro_est.store.blobs import SMALL, Batch, Content, digest_descriptor, digest_file
@@ -147,6 +148,8 @@ def digest_input(path: Path, store: Store) -> InputTree:
         found, problems = scan(real, shown=str(path))
         if problems:
             raise InputError("\n".join(problems))
+    elif not is_utf8(real.name):
+        raise InputError(f"{path}: the file it leads to, {printable(real.name)}, has a name that is not UTF-8")
     elif stat.S_ISREG(mode):
         found = [Scanned(real.name, Kind.FILE, "", 0, (0, 0, 0, 0, 0, 0))]
     else:

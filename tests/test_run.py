@@ -617,6 +617,47 @@ def test_mistakes_on_the_command_line(workshop: Workshop, words: list[str], code
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize("key", ["salt", "script_params.--x"])
+def test_an_override_that_is_not_utf8_is_refused(workshop: Workshop, key: str) -> None:
+    done = workshop.repro("run", workshop.recipe(WRITES), "--set", f"{key}={os.fsdecode(b'a-' + bytes([255]))}")
+    assert (done.code, f"--set {key}=a-\\xff: got bytes that are not UTF-8" in done.err) == (2, True), done.err
+
+
+def test_a_recipe_whose_path_is_not_utf8_is_refused(workshop: Workshop) -> None:
+    recipe = workshop.root / workshop.recipe(WRITES)
+    (workshop.root / os.fsdecode(b"odd-\xff")).symlink_to(".")
+    for name in (b"odd-\xff/job.toml", b"job-\xff.toml"):
+        place = workshop.root / os.fsdecode(name)
+        if not place.exists():
+            shutil.copy(recipe, place)
+        done = workshop.repro("run", os.fsdecode(name))
+        assert (done.code, "got a path that is not UTF-8" in done.err) == (2, True), done.err
+    assert workshop.repro("ls", "--json").json == []
+
+
+def test_a_store_whose_path_is_not_utf8_is_refused(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPRO_STORE", str(workshop.root / os.fsdecode(b"store-\xff")))
+    done = workshop.repro("run", workshop.recipe(WRITES))
+    assert (done.code, "set REPRO_STORE to another directory" in done.err) == (5, True), done.err
+
+
+def test_an_input_file_whose_name_is_not_utf8_is_refused(workshop: Workshop) -> None:
+    (workshop.root / os.fsdecode(b"x-\xff")).write_text("")
+    (workshop.root / "data").symlink_to(os.fsdecode(b"x-\xff"))
+    done = workshop.repro("run", workshop.recipe(WRITES, '[inputs.d]\npath = "data"\n'))
+    assert (done.code, r"x-\xff, has a name that is not UTF-8" in done.err) == (2, True), done.err
+
+
+def test_a_secret_that_is_not_utf8_is_masked_like_any_other(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", os.fsdecode(b"canary-\xff"))
+    recipe = workshop.recipe("import os, sys; sys.stdout.buffer.write(b'<' + os.environb[b'TOKEN'] + b'>')")
+    workshop.write(recipe, 'secrets = ["TOKEN"]\n' + (workshop.root / recipe).read_text())
+    assert workshop.repro("run", recipe).code == 0
+    assert workshop.repro("logs").out == "<***>"
+
+
 def test_a_store_of_a_newer_format_is_refused(workshop: Workshop) -> None:
     workshop.write("cache/format", "9\n")
     done = workshop.repro("ls")

@@ -568,6 +568,14 @@ def test_records_with_odd_types_are_refused_without_a_traceback(store: Store, od
     assert verify(store).findings == []
 
 
+def test_a_name_that_is_no_text_does_not_stop_a_listing(store: Store) -> None:
+    run = finished(store)
+    plan = store.layout.plan(run)
+    plan.write_text(plan.read_text().replace('"job"', r'"\udcff"'))
+    store.layout.index.unlink()
+    assert [row.name for row in Index(store.layout).rows()] == [r"\udcff"]
+
+
 def test_what_is_no_run_in_runs_is_named_and_not_listed(store: Store) -> None:
     run = finished(store)
     (store.layout.directory("runs") / ".DS_Store").write_text("")

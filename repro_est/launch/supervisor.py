@@ -126,7 +126,7 @@ class Supervisor:
             if name != "failure":
                 path = os.path.join(self.spec["log_directory"], name + ".log")
                 log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-                self.streams[reader] = (log, Masker([secret.encode() for secret in self.spec["secrets"]]))
+                self.streams[reader] = (log, Masker([os.fsencode(secret) for secret in self.spec["secrets"]]))
         message = b""
         while chunk := os.read(pipes["failure"][0], _CHUNK):
             message += chunk

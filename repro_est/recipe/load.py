@@ -16,6 +16,7 @@ from typing import Any
 import tomli
 
 from repro_est.errors import Problem, RecipeError, UsageError
+from repro_est.files import is_utf8, printable
 from repro_est.recipe.arguments import parameter, word
 from repro_est.recipe.forms import is_date, is_python
 from repro_est.recipe.schema import LATER_TABLES, TABLES, Key, Type, keys_of
@@ -104,6 +105,11 @@ def _layers(path: Path) -> list[_Layer]:
 
 def _add_layer(path: Path, above: tuple[Path, ...], ordered: list[_Layer]) -> None:
     file = Path(os.path.realpath(path))  # before it is read, so that the text is that of this file, whatever moves
+    if not is_utf8(f"{path}{file}"):
+        raise UsageError(
+            f"{printable(str(file))}: got a path that is not UTF-8, which no record can name",
+            hint="rename the file or the directory it is in",
+        )
     layer = _read(path, file)
     if file in above:
         chain = " -> ".join(str(item) for item in (*above, file))
@@ -162,6 +168,8 @@ def _nearest_recipe(path: Path) -> str | None:
 def _override_layer(directory: Path, overrides: tuple[str, ...]) -> _Layer:
     document: dict[str, Any] = {}
     for override in overrides:
+        if not is_utf8(override):
+            raise UsageError(f"--set {printable(override)}: got bytes that are not UTF-8, expected text")
         dotted, equals, text = override.partition("=")
         if dotted.strip() == "extends":
             raise UsageError(

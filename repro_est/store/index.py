@@ -270,17 +270,22 @@ class Index:
         tags = recorded.get("tags")
         return RunRow(
             run_hash=run,
-            name=str(recorded.get("name", "")),
+            name=_text(recorded.get("name", "")),
             status=status,
-            started=last.started if last else "",
-            finished=result.finished if result else (last.finished if last else ""),
-            tags={str(key): str(value) for key, value in tags.items()} if isinstance(tags, dict) else {},
-            metrics=result.metrics if result else {},
+            started=_text(last.started if last else ""),
+            finished=_text(result.finished if result else (last.finished if last else "")),
+            tags={_text(key): _text(value) for key, value in tags.items()} if isinstance(tags, dict) else {},
+            metrics={_text(name): value for name, value in result.metrics.items()} if result else {},
             is_open=uncommitted
             or not attempts
             or len(attempts) < len(claimed)
             or any(not item.status.is_terminal for item in attempts),
         )
+
+
+def _text(value: object) -> str:
+    """Text that SQLite takes: JSON can hold half of a surrogate pair."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _row(item: tuple[Any, ...]) -> RunRow:

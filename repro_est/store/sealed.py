@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from repro_est.digest import TreeHash
+from repro_est.files import printable
 from repro_est.store.blobs import digest_file
 from repro_est.store.layout import Layout
 from repro_est.store.statcache import StatCache
@@ -50,7 +51,7 @@ def differences(root: Path, sealed: TreeHash, store: Store, *, except_for: str) 
     if not different:
         directories = (path for path, status in leaves if stat.S_ISDIR(status.st_mode))
         cache.remember(sealed, {}, {}, ["", *directories])
-    return [os.fsencode(path).decode("utf-8", "backslashreplace") for path in different]
+    return [printable(path) for path in different]
 
 
 def is_unchanged(root: Path, sealed: TreeHash, layout: Layout) -> bool:

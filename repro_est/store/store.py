@@ -16,7 +16,7 @@ from pathlib import Path
 
 from repro_est.digest import TreeHash, xxh3_hex
 from repro_est.errors import StoreError, VerificationError
-from repro_est.files import copy_file, fsync_directory, remove_tree, write_atomic, write_new
+from repro_est.files import copy_file, fsync_directory, is_utf8, printable, remove_tree, write_atomic, write_new
 from repro_est.store.blobs import Batch, digest_file
 from repro_est.store.guard import writing
 from repro_est.store.layout import DIRECTORIES, Layout
@@ -45,8 +45,13 @@ class Store:
         """Opens the store at `root`, making an empty one where there is nothing.
 
         Raises:
-            StoreError: a newer format, something that is no store, or no permission.
+            StoreError: a newer format, something that is no store, no permission, or a path that is not UTF-8.
         """
+        if not is_utf8(str(root)):
+            raise StoreError(
+                f"{printable(str(root))}: got a path that is not UTF-8, in which no environment can be built",
+                hint="set REPRO_STORE to another directory",
+            )
         store = cls(Layout(root))
         try:
             text = store.layout.format_file.read_text("ascii")

@@ -117,7 +117,7 @@ def _scan(root: Path, shown: str) -> tuple[Sequence[Scanned], list[str]]:
 
 def leaked_secret(path: Path, secrets: Mapping[str, str]) -> str | None:
     """Returns the name of a secret whose value stands in the file, reading it in pieces."""
-    needles = {name: value.encode() for name, value in secrets.items() if value}
+    needles = {name: os.fsencode(value) for name, value in secrets.items() if value}
     if not needles:
         return None
     overlap = max(map(len, needles.values())) - 1
