@@ -28,6 +28,7 @@ from repro_est.store.records import AttemptRecord, Result, Status
 from repro_est.store.runs import Runs
 from repro_est.store.scratch import claimed_directory
 from repro_est.store.store import Store
+from repro_est.store.sweep import settle
 from repro_est.targets.collect import Collected, collect
 from repro_est.targets.facts import machine_facts
 from repro_est.targets.stage import stage
@@ -48,6 +49,7 @@ def perform_attempt(
     secrets = secret_values(plan.secrets)
     runs = Runs(store.layout)
     runs.write_plan(plan.hash, plan.to_json())
+    settle(store.layout, plan.hash, runs.numbers(plan.hash))  # we hold the lease: whoever was there before is dead
     number, directory = runs.begin(plan.hash)
     known = {"target": plan.recorded.target, "machine": machine_facts(), **_source_facts(source_directory, secrets)}
     recorder = _Recorder(plan, runs, number, facts=known)

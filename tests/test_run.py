@@ -389,9 +389,21 @@ def test_a_killed_client_is_no_hit_and_is_found_lost(workshop: Workshop) -> None
             os.kill(pid, 0)
             time.sleep(0.05)
         pytest.fail("the script outlived its client")
+    assert status_of(workshop) == "lost"
+    assert [row["status"] for row in workshop.repro("ls", "--json").json] == ["lost"]
+    assert repro(workshop, "logs", "@", "-f").communicate(timeout=20)[0].startswith(str(pid))
     assert workshop.repro("gc", "--json").json["lost"]
     assert status_of(workshop) == "lost"
     assert workshop.repro("plan", recipe, "--json").json["cached"] is False
+
+
+def test_a_new_attempt_settles_one_that_died(workshop: Workshop) -> None:
+    recipe = workshop.recipe(WRITES)
+    run = workshop.run(recipe, "--no-cache")["run_hash"]
+    record = workshop.store.layout.attempt(run, 1) / "attempt.json"
+    record.write_text(record.read_text().replace('"completed"', '"running"'))
+    workshop.run(recipe)
+    assert json.loads(record.read_text())["status"] == "lost"
 
 
 def test_source_that_is_rewritten_all_the_time_never_gives_a_wrong_record(workshop: Workshop) -> None:

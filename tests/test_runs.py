@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import math
 import os
@@ -279,7 +280,8 @@ def test_a_running_attempt_is_read_again_when_it_is_shown(store: Store) -> None:
     run, number = begin(store)
     runs = Runs(store.layout)
     runs.write_attempt(run, attempt(number, Status.RUNNING))
-    assert Index(store.layout).rows()[0].status is Status.RUNNING
+    with Leases(store.layout).hold(f"run-{run}"):
+        assert Index(store.layout).rows()[0].status is Status.RUNNING
     path = store.layout.attempt(run, number) / "attempt.json"
     path.write_text(json.dumps(attempt(number, Status.FAILED).to_json()))
     assert Index(store.layout).rows()[0].status is Status.FAILED
@@ -485,6 +487,40 @@ def test_an_attempt_whose_process_died_becomes_lost(store: Store) -> None:
         assert sweep(store.layout).lost == ()
     assert sweep(store.layout).lost == (run,)
     assert Index(store.layout).rows()[0].status is Status.LOST
+
+
+def test_a_running_attempt_that_nobody_executes_is_shown_as_lost(store: Store) -> None:
+    run, number = begin(store)
+    runs = Runs(store.layout)
+    runs.write_attempt(run, attempt(number, Status.RUNNING))
+
+    def shown() -> list[Status]:
+        return [runs.attempts(run)[0].status, *(row.status for row in Index(store.layout).rows())]
+
+    with Leases(store.layout).hold(f"run-{run}"):
+        assert shown() == [Status.RUNNING, Status.RUNNING]
+    assert shown() == [Status.LOST, Status.LOST]
+    assert [row.run_hash for row in Index(store.layout).rows(status=Status.LOST)] == [run]
+    assert Index(store.layout).rows(status=Status.RUNNING) == []
+    assert sweep(store.layout).lost == (run,)  # only that writes it down
+
+
+def test_a_filter_for_a_state_knows_the_state_of_now(store: Store) -> None:
+    run, number = begin(store)
+    with Leases(store.layout).hold(f"run-{run}"):
+        Runs(store.layout).write_attempt(run, attempt(number, Status.RUNNING))
+        assert [row.run_hash for row in Index(store.layout).rows(status=Status.RUNNING)] == [run]
+    assert [row.run_hash for row in Index(store.layout).rows(status=Status.LOST)] == [run]
+
+
+def test_who_only_asks_for_a_lease_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asker = os.open(store.layout.lease("x"), os.O_RDWR | os.O_CREAT)
+    fcntl.flock(asker, fcntl.LOCK_SH)
+    monkeypatch.setattr(time, "sleep", lambda seconds: os.close(asker))
+    waited: list[object] = []
+    with Leases(store.layout).hold("x", on_wait=waited.append):
+        assert Leases(store.layout).is_held("x")
+    assert waited == []
 
 
 def test_an_attempt_record_reads_back(store: Store) -> None:

@@ -110,6 +110,7 @@ class Index:
             where.append("runs.name = ?")
             values.append(name)
         if status is not None:
+            self._select("SELECT * FROM runs WHERE open AND ?", [1])  # read again: they may be in another state now
             where.append("runs.status = ?")
             values.append(status.value)
         if tag is not None:
@@ -253,7 +254,10 @@ class Index:
         runs = Records(self._layout)
         try:
             recorded = runs.plan(run).get("recorded", {})
-            attempts, claimed = runs.attempts(run), runs.numbers(run)
+            records, claimed = runs.recorded(run), runs.numbers(run)
+            unsettled = len(records) < max(len(claimed), 1) or any(not item.status.is_terminal for item in records)
+            attempts = runs.attempts(run) if unsettled else records
+            unrecorded = Status.RUNNING if not attempts and runs.is_executed(run) else Status.LOST
         except (ReproError, OSError):
             return None
         try:
@@ -265,7 +269,7 @@ class Index:
         last = next((item for item in attempts if result and item.number == result.attempt), None) or (
             attempts[-1] if attempts else None
         )
-        status = Status.COMPLETED if result else (last.status if last else Status.RUNNING)
+        status = Status.COMPLETED if result else (last.status if last else unrecorded)
         uncommitted = result is None and last is not None and last.status is Status.COMPLETED
         tags = recorded.get("tags")
         return RunRow(
@@ -276,10 +280,7 @@ class Index:
             finished=_text(result.finished if result else (last.finished if last else "")),
             tags={_text(key): _text(value) for key, value in tags.items()} if isinstance(tags, dict) else {},
             metrics={_text(name): value for name, value in result.metrics.items()} if result else {},
-            is_open=uncommitted
-            or not attempts
-            or len(attempts) < len(claimed)
-            or any(not item.status.is_terminal for item in attempts),
+            is_open=uncommitted or unsettled,
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import socket
@@ -73,13 +74,15 @@ class Leases:
             os.close(descriptor)
 
     def is_held(self, name: str) -> bool:
-        """Whether some process holds the lease now."""
+        """Whether some process holds the lease now; one that cannot be asked for is taken to be held."""
         try:
-            descriptor = os.open(self._layout.lease(name), os.O_RDWR)
-        except OSError:
+            descriptor = os.open(self._layout.lease(name), os.O_RDONLY)
+        except FileNotFoundError:
             return False
+        except OSError:
+            return True
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: those who ask do not see each other
         except BlockingIOError:
             return True
         finally:
@@ -97,13 +100,13 @@ class Leases:
         self, descriptor: int, name: str, on_wait: Callable[[Owner], None] | None, timeout: float | None
     ) -> None:
         started, told = time.monotonic(), False
-        while True:
+        for number in itertools.count():
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
                 pass
-            if not told and on_wait is not None:
+            if number and not told and on_wait is not None:  # the first time it may be somebody who only asks
                 on_wait(self.owner(name))
                 told = True
             if timeout is not None and time.monotonic() - started > timeout:

@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,10 @@ class AttemptRecord:
     logs: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def lost(self) -> AttemptRecord:
+        """Returns this attempt as one whose process is gone."""
+        return replace(self, status=Status.LOST, reason="the process that executed it died")
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -212,7 +216,28 @@ class Records:
         return result
 
     def attempts(self, run: RunHash) -> list[AttemptRecord]:
-        """Returns the attempts of a run that have a record, oldest first."""
+        """Returns the attempts of a run that have a record, oldest first; one that runs, but nobody executes, is LOST.
+
+        Whoever executes a run holds its lease until its attempt is settled. So an attempt that ran before the lease was
+        seen free, and does so still, has nobody.
+        """
+        before = self.recorded(run)
+        running = {item.number for item in before if not item.status.is_terminal}
+        if not running or self.is_executed(run):
+            return before
+        return [
+            item.lost() if item.number in running and not item.status.is_terminal else item
+            for item in self.recorded(run)
+        ]
+
+    def is_executed(self, run: RunHash) -> bool:
+        """Whether some process executes the run now."""
+        from repro_est.store.leases import Leases  # 5 ms, and a hit asks for none
+
+        return Leases(self._layout).is_held(f"run-{run}")
+
+    def recorded(self, run: RunHash) -> list[AttemptRecord]:
+        """Returns the attempts of a run as their records say, oldest first."""
         found: list[AttemptRecord] = []
         for number in self.numbers(run):
             path = self._layout.attempt(run, number) / "attempt.json"

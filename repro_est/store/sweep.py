@@ -6,9 +6,9 @@ lease of the run it executes (`leases`).
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,6 @@ from repro_est.digest import RunHash
 from repro_est.files import remove_tree
 from repro_est.store.index import Index
 from repro_est.store.layout import Layout
-from repro_est.store.leases import Leases
 from repro_est.store.records import AttemptRecord, Status
 from repro_est.store.runs import Runs
 from repro_est.store.scratch import is_abandoned
@@ -52,26 +51,30 @@ def sweep(layout: Layout) -> SweepReport:
 
 
 def mark_lost(layout: Layout) -> list[RunHash]:
-    """Rewrites attempts that are RUNNING though nobody executes them as LOST; returns their runs.
-
-    Whoever executes a run holds its lease until its attempt is settled. So an attempt that was there before the lease
-    was seen free, and is still not settled after, has nobody.
-    """
-    runs, leases = Runs(layout), Leases(layout)
+    """Rewrites attempts that are RUNNING though nobody executes them as LOST; returns their runs."""
+    runs = Runs(layout)
     lost: list[RunHash] = []
     for row in Index(layout).unsettled():
-        before = set(runs.numbers(row.run_hash))
-        if leases.is_held(f"run-{row.run_hash}"):
-            continue
-        _remove_parts(layout.run(row.run_hash))
-        after = {record.number: record for record in runs.attempts(row.run_hash)}
-        for number in sorted(before):
-            record = after.get(number) or _unrecorded(layout, row.run_hash, number)
-            if record.status is Status.RUNNING:
-                reason = "the process that executed it died"
-                runs.write_attempt(row.run_hash, dataclasses.replace(record, status=Status.LOST, reason=reason))
-                lost.append(row.run_hash)
+        before = runs.numbers(row.run_hash)  # what is claimed later may have somebody
+        if not runs.is_executed(row.run_hash) and settle(layout, row.run_hash, before):
+            lost.append(row.run_hash)
     return lost
+
+
+def settle(layout: Layout, run: RunHash, numbers: Sequence[int]) -> list[int]:
+    """Rewrites those of the attempts of a run that are not settled as LOST; returns them.
+
+    Args:
+        numbers: attempts that nobody executes: claimed before the lease of the run was seen free, or was taken.
+    """
+    runs = Runs(layout)
+    _remove_parts(layout.run(run))
+    recorded = {record.number: record for record in runs.recorded(run)}
+    records = [recorded.get(number) or _unrecorded(layout, run, number) for number in numbers]
+    dead = [record for record in records if not record.status.is_terminal]
+    for record in dead:
+        runs.write_attempt(run, record.lost())
+    return [record.number for record in dead]
 
 
 def _unrecorded(layout: Layout, run: RunHash, number: int) -> AttemptRecord:
