@@ -136,15 +136,16 @@ class _Execution:
         """Returns what a person should read when the attempt is no success, else None."""
         recorder, logs = self.recorder, self.directory / "logs"
         if outcome.canceled:
-            recorder.verdict(Status.CANCELED, "cancelled")
+            recorder.verdict(Status.CANCELED, "cancelled", phase="run")
             return Interrupted(f"run {self.plan.hash[:12]}: cancelled", hint=f"repro logs {self.plan.hash[:12]}")
         if not outcome.succeeded:
-            recorder.verdict(Status.TIMED_OUT if outcome.timed_out else Status.FAILED, outcome.words)
+            status = Status.TIMED_OUT if outcome.timed_out else Status.FAILED
+            recorder.verdict(status, outcome.words, phase="run")
             text, hint = report(outcome, logs, timeout_seconds=self.plan.recorded.timeout_seconds)
             return ScriptFailed(f"run {self.plan.hash[:12]}, attempt {recorder.number}: {text}", hint=hint)
         if collected.problems:
             listed = "\n".join(f"  {problem}" for problem in collected.problems)
-            recorder.verdict(Status.FAILED, "; ".join(collected.problems))
+            recorder.verdict(Status.FAILED, "; ".join(collected.problems), phase="collect")
             return ScriptFailed(
                 f"run {self.plan.hash[:12]}, attempt {recorder.number}: the script ended with 0, but\n{listed}",
                 hint=f"partial outputs are kept in {self.directory / 'outputs'}",
@@ -166,8 +167,11 @@ class _Recorder:
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Times a phase and remembers it as the one that failed if it does."""
-        self._phase = name
+        """Times a phase and keeps it in the record, for whoever looks on, as the one that failed if it does."""
+        if name != self._phase:
+            self._phase = name
+            with contextlib.suppress(OSError, ReproError):  # a record that is late costs no attempt
+                self.write(Status.RUNNING)
         started = time.monotonic()
         try:
             yield
@@ -188,8 +192,8 @@ class _Recorder:
                 self.write(self._status)
             raise
 
-    def verdict(self, status: Status, reason: str) -> None:
-        self._status, self._reason = status, reason
+    def verdict(self, status: Status, reason: str, *, phase: str) -> None:
+        self._status, self._reason, self._phase = status, reason, phase
 
     def add_fact(self, name: str, value: Any) -> None:
         self._facts[name] = value

@@ -201,6 +201,7 @@ def test_a_failing_script_is_reported_on_one_screen_and_is_no_hit(workshop: Work
     assert "Traceback" not in done.err.split("error:")[0].replace("Traceback (most recent call last):\n  File", "", 1)
     shown = workshop.repro("show", "@", "--json").json
     assert (shown["status"], shown["attempts"][0]["exit_code"], shown["outputs"]) == ("failed", 1, [])
+    assert (shown["attempts"][0]["phase"], "in phase run: exit code 1" in workshop.repro("show").out) == ("run", True)
     partial = workshop.store.layout.attempt(shown["run_hash"], 1) / "outputs" / "partial"
     assert partial.read_text() == "half"
     assert workshop.repro("run", recipe).code == 1
@@ -224,7 +225,8 @@ def test_a_broken_promise_is_a_failure_though_the_script_ended_with_0(
 ) -> None:
     done = workshop.repro("run", workshop.recipe(script, more))
     assert (done.code, message in done.err) == (1, True), done.err
-    assert status_of(workshop) == "failed"
+    shown = workshop.repro("show", "@", "--json").json
+    assert (shown["status"], shown["attempts"][0]["phase"]) == ("failed", "collect")
     assert workshop.repro("verify").code == 0
 
 
@@ -371,6 +373,16 @@ def test_ctrl_c_is_130_and_no_hit(workshop: Workshop) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
     assert status_of(workshop) == "canceled"
+
+
+def test_the_record_of_a_running_attempt_names_the_phase_it_is_in(workshop: Workshop) -> None:
+    script = (
+        "import glob, os; print(open(glob.glob(os.environ['STORE'] + '/runs/*/attempts/1/attempt.json')[0]).read())"
+    )
+    variables = f"environment_variables = {{STORE = '{workshop.root / 'cache'}'}}"
+    workshop.run(workshop.recipe(script, estimator=variables))
+    seen = json.loads(workshop.repro("logs").out)
+    assert (seen["status"], seen["phase"]) == ("running", "run")
 
 
 def test_a_killed_client_is_no_hit_and_is_found_lost(workshop: Workshop) -> None:
