@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,14 +25,20 @@ from repro_est.observer import Observer
 from repro_est.plan import Plan
 from repro_est.platforms import current_platform
 from repro_est.project import Project
+from repro_est.store.guard import writing
 from repro_est.store.records import AttemptRecord, Result, Status
 from repro_est.store.runs import Runs
 from repro_est.store.scratch import claimed_directory
 from repro_est.store.store import Store
 from repro_est.store.sweep import settle
+from repro_est.store.trees import Tree
 from repro_est.targets.collect import Collected, collect
 from repro_est.targets.facts import machine_facts
-from repro_est.targets.stage import stage
+from repro_est.targets.stage import Workplace, stage
+
+_RESERVE = "reserve"
+_RESERVE_BYTES = 256 << 10
+"""Space that is set free when the script has ended, so that a disk it filled has room for the story."""
 
 
 def perform_attempt(
@@ -55,7 +62,9 @@ def perform_attempt(
     recorder = _Recorder(plan, runs, number, facts=known)
     recorder.write(Status.RUNNING)
     observer.event("attempt", run_hash=plan.hash, number=number, directory=str(directory))
-    with claimed_directory(store.layout, "work") as work, recorder.failing():
+    with recorder.failing(), claimed_directory(store.layout, "work") as work:  # the record once the space is free again
+        with writing(work):
+            (work / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
         execution = _Execution(plan, store, observer, recorder, secrets, work, directory, project)
         return execution.perform(commit=commit)
 
@@ -94,8 +103,7 @@ class _Execution:
             outcome = runtime.run(place, logs, self.secrets, self.observer.output)
             recorder.outcome(outcome)
         with recorder.phase("collect"):
-            collected = collect(plan, store, place, self.directory, secrets=self.secrets)
-            recorder.collected(collected)
+            collected = self._collect(place, outcome)
         failure = self._failure(outcome, collected)
         if failure:
             raise failure
@@ -131,6 +139,20 @@ class _Execution:
                 f"  expected {environment_key(self.plan.environment)}, got {environment_key(document)}",
                 hint="repro verify",
             )
+
+    def _collect(self, place: Workplace, outcome: Outcome) -> Collected:
+        """Takes what there is into the store; a script that failed has failed for its own reason, kept or not."""
+        (self.work / _RESERVE).unlink(missing_ok=True)
+        try:
+            collected = collect(self.plan, self.store, place, self.directory, secrets=self.secrets)
+        except (OSError, ReproError) as error:
+            if outcome.succeeded:
+                raise
+            why = error.message if isinstance(error, ReproError) else str(error)
+            self.observer.event("warning", message=f"partial outputs could not be kept: {why}")
+            return Collected(Tree.of(()), Tree.of(()), {}, (), ())
+        self.recorder.collected(collected)
+        return collected
 
     def _failure(self, outcome: Outcome, collected: Collected) -> ReproError | None:
         """Returns what a person should read when the attempt is no success, else None."""

@@ -295,6 +295,8 @@ def outcome(**changes: object) -> Outcome:
     [
         (outcome(), "ModuleNotFoundError: No module named 'sklearn.svm'", "not in the environment", '"scikit-learn"'),
         (outcome(exit_code=None, signal="SIGKILL"), "", "want of memory", "larger machine"),
+        (outcome(), "OSError: [Errno 28] No space left on device", "disk of the store", "REPRO_STORE"),
+        (outcome(unlogged=1), "", "disk of the store", "REPRO_STORE"),
         (outcome(), "MemoryError", "no more memory", "less memory"),
         (outcome(), "torch.OutOfMemoryError: CUDA out of memory", "GPU's memory", "smaller batch"),
         (outcome(), "OSError: [Errno 30] Read-only file system: '/in/a'", "inputs are read-only", "./outputs"),

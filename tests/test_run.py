@@ -464,6 +464,41 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(
     assert workshop.repro("verify").code == 0
 
 
+def test_a_script_that_fills_the_disk_is_seen_to_fail_and_recorded(
+    workshop: Workshop, small_disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPRO_STORE", str(small_disk(3 << 20) / "store"))
+    script = "print('a' * 4000)\ntry: open('outputs/big', 'wb').write(b'x' * (5 << 20))\nexcept OSError: print('b' * 5000); raise\n"
+    done = workshop.repro("run", workshop.recipe(script))
+    assert done.code == 1
+    for part in (
+        "a" * 4000,
+        "b" * 5000,
+        "OSError: [Errno 28]",
+        "the disk of the store, on which a run executes, is full",
+        "REPRO_STORE",
+    ):
+        assert part in done.err
+    assert done.err.index("b" * 100) < done.err.index("Errno 28")
+    shown = workshop.repro("show", "@", "--json").json["attempts"][0]
+    assert (shown["status"], shown["phase"], shown["reason"]) == ("failed", "run", "exit code 1")
+    assert shown["facts"]["process"]["unlogged"] > 0
+    assert workshop.repro("verify").code == 0
+
+
+@pytest.mark.parametrize("size", [4 << 10, 16 << 10, 64 << 10, 256 << 10, 360 << 10, 400 << 10])
+def test_a_store_that_is_too_small_is_named_as_the_reason(
+    workshop: Workshop, small_disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    store = small_disk(size) / "store"
+    monkeypatch.setenv("REPRO_STORE", str(store))
+    done = workshop.repro("run", workshop.recipe(WRITES))
+    assert done.code == 5
+    assert f"error: {store}" in done.err
+    assert "no space left on the store's disk" in done.err
+    assert "set REPRO_STORE to another disk" in done.err
+
+
 def test_a_read_only_store_still_answers(workshop: Workshop) -> None:
     recipe = workshop.recipe(WRITES)
     workshop.run(recipe)

@@ -7,6 +7,7 @@ Nothing of another verb is imported, so that a hit stays near the start-up time 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from repro_est import __version__
 from repro_est.console import Console
 from repro_est.errors import InfrastructureError, ReproError
+from repro_est.store.guard import FULL
 
 
 class Verb(NamedTuple):
@@ -98,7 +100,8 @@ def run_command(words: Sequence[str]) -> int:
     except OSError as error:
         if os.environ.get("REPRO_DEBUG"):
             raise
-        Console().error(f"{error.filename or 'system'}: {error.strerror or error}", hint="repro doctor")
+        hint = FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else "repro doctor"
+        Console().error(f"{error.filename or 'system'}: {error.strerror or error}", hint=hint)
         return 5
 
 

@@ -7,6 +7,7 @@ that name it, and each wheel is unpacked on top by PyPA's installer.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -25,6 +26,7 @@ from repro_est.lock.interpreters import Interpreter
 from repro_est.lock.uv import readable, uv_environment, uv_path
 from repro_est.lock.values import Lock, Package
 from repro_est.observer import Observer
+from repro_est.store.guard import store_error
 from repro_est.store.scratch import claimed_directory
 from repro_est.store.sealed import seal
 from repro_est.store.store import Store
@@ -207,8 +209,12 @@ class Builder:
             [uv_path(), *arguments, "--quiet"], capture_output=True, text=True, env=environment, cwd=scratch
         )
         if done.returncode != 0:
+            said = readable(done.stderr) or readable(done.stdout)
+            for number in (errno.ENOSPC, errno.EDQUOT):
+                if f"(os error {number})" in said and (full := store_error(self._store.layout.root, number)):
+                    raise full
             raise EnvironmentBuildError(
-                f"{subject}: cannot be installed\n{readable(done.stderr) or readable(done.stdout)}",
+                f"{subject}: cannot be installed\n{said}",
                 hint="change the package or its bounds, and lock again",
             )
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from repro_est.console import human_time
 from repro_est.launch.process import Outcome
 from repro_est.recipe.imports import distribution_for
+from repro_est.store.guard import FULL
 
 _LINES = 30
 _TAIL_BYTES = 1 << 16
@@ -56,6 +57,8 @@ def diagnose(outcome: Outcome, stderr: Sequence[str]) -> Cause | None:
     text = "\n".join(stderr)
     if outcome.timed_out:
         return Cause("the time limit", "raise max_run_duration_seconds, or leave it out")
+    if outcome.unlogged or "No space left on device" in text:
+        return Cause("the disk of the store, on which a run executes, is full", FULL)
     if missing := re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", text):
         module = missing.group(1)
         return Cause(

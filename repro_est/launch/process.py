@@ -6,6 +6,7 @@ passes them on. Ctrl-C ends the script politely (TERM, grace, KILL), a second on
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -64,6 +65,7 @@ class Outcome:
         signal: name of that signal.
         max_rss: bytes.
         leftovers: processes it had left running; they were ended.
+        unlogged: bytes it wrote that its logs had no room for, on a full disk.
         oom_kills: how often the kernel killed for memory meanwhile.
         read_only: `enforced`, `checked afterwards` or `no inputs`.
     """
@@ -78,6 +80,7 @@ class Outcome:
     leftovers: int
     oom_kills: int
     read_only: str
+    unlogged: int = 0
 
     @property
     def succeeded(self) -> bool:
@@ -101,6 +104,7 @@ class Outcome:
             "leftovers": self.leftovers,
             "oom_kills": self.oom_kills,
             "read_only_inputs": self.read_only,
+            **({"unlogged": self.unlogged} if self.unlogged else {}),
         }
 
 
@@ -205,11 +209,15 @@ def _follow(process: subprocess.Popen[bytes], directory: Path, on_output: OnOutp
                 data = os.read(process.stdout.fileno(), 1 << 16)
                 events += data
                 *lines, events = events.split(b"\n")
-                for line in lines:
-                    last = json.loads(line)
+            else:
+                lines = []
             for name, tail in tails.items():
                 for chunk in tail.read():
                     on_output(name, chunk)
+            for line in lines:
+                last = json.loads(line)
+                if last["event"] == "output":  # which the log had no room for, so it comes after what is in there
+                    on_output(last["stream"], base64.b64decode(last["data"]))
             if ready and not data:
                 return last
     finally:

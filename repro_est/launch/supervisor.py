@@ -5,11 +5,13 @@ specification, from stdin, and then words: `cancel`, `kill`. It reports one JSON
 When stdin ends, whoever started it is gone, kill -9 included, and the script is ended too.
 
 What it guarantees. Every byte the script writes is in `rank-0/stdout.log` or `stderr.log`, secrets replaced by
-`***`, in bounded memory, whoever reads along or not. The script gets TERM, after the grace KILL, and so does
+`***`, in bounded memory, whoever reads along or not; what a full disk has no room for is reported as an event, so
+that a person at the terminal still sees why the script failed. The script gets TERM, after the grace KILL, and so does
 everything it started: on Linux the supervisor is a subreaper, so that a daemonised grandchild is still its
 descendant. The script dies with the supervisor (PDEATHSIG).
 """
 
+import base64
 import contextlib
 import ctypes
 import errno
@@ -22,6 +24,8 @@ import time
 
 _CHUNK = 1 << 16
 _LEFTOVER_GRACE = 1.0
+_PIECE = 2048  # in base64, with all around it, less than the 4096 bytes that a pipe takes in one piece
+_PATIENCE = 1.0
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _CLONE_NEWNS = 0x00020000  # linux/sched.h
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18  # linux/mount.h
@@ -70,6 +74,7 @@ class Supervisor:
         self.why = None  # "timed_out" or "canceled", once the script was told to end
         self.kill_at = None
         self.leftovers = 0
+        self.unlogged = 0
         self.control = b""
         self.streams = {}
         self.wake, self.waker = os.pipe()
@@ -103,6 +108,7 @@ class Supervisor:
             user_seconds=round(usage.ru_utime, 3),
             system_seconds=round(usage.ru_stime, 3),
             leftovers=self.leftovers,
+            unlogged=self.unlogged,
             oom_kills=max(0, oom_kills() - oom),
             read_only=read_only,
         )
@@ -126,7 +132,7 @@ class Supervisor:
             if name != "failure":
                 path = os.path.join(self.spec["log_directory"], name + ".log")
                 log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-                self.streams[reader] = (log, Masker([os.fsencode(secret) for secret in self.spec["secrets"]]))
+                self.streams[reader] = (name, log, Masker([os.fsencode(secret) for secret in self.spec["secrets"]]))
         message = b""
         while chunk := os.read(pipes["failure"][0], _CHUNK):
             message += chunk
@@ -189,13 +195,22 @@ class Supervisor:
         self._reap()
 
     def _pump(self, descriptor):
-        log, masker = self.streams[descriptor]
+        name, log, masker = self.streams[descriptor]
         data = os.read(descriptor, _CHUNK)
-        write_all(log, masker.feed(data) if data else masker.finish())
+        rest = write_some(log, masker.feed(data) if data else masker.finish())
+        self.unlogged += len(rest)
+        for start in range(0, len(rest), _PIECE):
+            self._tell(name, rest[start : start + _PIECE])
         if not data:
             os.close(descriptor)
             os.close(log)
             del self.streams[descriptor]
+
+    def _tell(self, name, piece):
+        """Hands output that is in no log to the client, unless that does not listen: nobody waits for it."""
+        with contextlib.suppress(OSError):
+            if select.select([], [1], [], _PATIENCE)[1]:  # then there is room for one line of up to PIPE_BUF bytes
+                emit("output", stream=name, data=base64.b64encode(piece).decode())
 
     def _listen(self):
         data = os.read(0, _CHUNK)
@@ -320,16 +335,17 @@ def prctl(option, value):
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def write_all(descriptor, data):
-    """Writes to a log; when the disk is full the script goes on, and what does not fit is lost."""
+def write_some(descriptor, data):
+    """Writes to a log; returns what does not fit when the disk is full, and the script goes on."""
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(descriptor, view) :]
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-                return
+                break
             raise
+    return bytes(view)
 
 
 def emit(event, **facts):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from repro_est.errors import StoreError
 
-_FULL = "free some space (`repro gc`), or set REPRO_STORE to another disk"
+FULL = "free some space (`repro gc`), or set REPRO_STORE to another disk"
 _ELSEWHERE = "set REPRO_STORE to a directory you can write to"
 _REMEDIES = {
-    errno.ENOSPC: ("no space left on the store's disk", _FULL),
-    errno.EDQUOT: ("disk quota exceeded", _FULL),
+    errno.ENOSPC: ("no space left on the store's disk", FULL),
+    errno.EDQUOT: ("disk quota exceeded", FULL),
     errno.EROFS: ("the store's file system is read-only", _ELSEWHERE),
     errno.EACCES: ("no permission to write", _ELSEWHERE),
     errno.EPERM: ("no permission to write", _ELSEWHERE),
@@ -26,8 +26,15 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0)
-        if remedy is None:
+        told = store_error(path, error.errno or 0)
+        if told is None:
             raise
-        message, hint = remedy
-        raise StoreError(f"{path}: {message}", hint=hint) from None
+        raise told from None
+
+
+def store_error(path: Path, number: int) -> StoreError | None:
+    """Returns what an errno at `path` means for the store, None when it means nothing in particular."""
+    if number not in _REMEDIES:
+        return None
+    message, hint = _REMEDIES[number]
+    return StoreError(f"{path}: {message}", hint=hint)

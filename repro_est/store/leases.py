@@ -68,7 +68,8 @@ class Leases:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             self._acquire(descriptor, name, on_wait, timeout)
-            _write_owner(descriptor)
+            with contextlib.suppress(OSError):  # a full disk: what is written in it is only for people
+                _write_owner(descriptor)
             yield
         finally:
             os.close(descriptor)
