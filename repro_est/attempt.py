@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from repro_est.console import counted, human_size
 from repro_est.digest import canonical, sha256_hex
 from repro_est.environment.key import environment_document, environment_key
 from repro_est.errors import Interrupted, ReproError, ScriptFailed, VerificationError
@@ -156,23 +157,31 @@ class _Execution:
 
     def _failure(self, outcome: Outcome, collected: Collected) -> ReproError | None:
         """Returns what a person should read when the attempt is no success, else None."""
-        recorder, logs = self.recorder, self.directory / "logs"
+        recorder, logs, kept = self.recorder, self.directory / "logs", self._kept(collected)
         if outcome.canceled:
             recorder.verdict(Status.CANCELED, "cancelled", phase="run")
-            return Interrupted(f"run {self.plan.hash[:12]}: cancelled", hint=f"repro logs {self.plan.hash[:12]}")
+            return Interrupted(f"run {self.plan.hash[:12]}: cancelled{kept}", hint=f"repro logs {self.plan.hash[:12]}")
         if not outcome.succeeded:
             status = Status.TIMED_OUT if outcome.timed_out else Status.FAILED
             recorder.verdict(status, outcome.words, phase="run")
             text, hint = report(outcome, logs, timeout_seconds=self.plan.recorded.timeout_seconds)
-            return ScriptFailed(f"run {self.plan.hash[:12]}, attempt {recorder.number}: {text}", hint=hint)
+            return ScriptFailed(f"run {self.plan.hash[:12]}, attempt {recorder.number}: {text}{kept}", hint=hint)
         if collected.problems:
             listed = "\n".join(f"  {problem}" for problem in collected.problems)
             recorder.verdict(Status.FAILED, "; ".join(collected.problems), phase="collect")
             return ScriptFailed(
-                f"run {self.plan.hash[:12]}, attempt {recorder.number}: the script ended with 0, but\n{listed}",
-                hint=f"partial outputs are kept in {self.directory / 'outputs'}",
+                f"run {self.plan.hash[:12]}, attempt {recorder.number}: the script ended with 0, but\n{listed}{kept}",
+                hint=f"repro show {self.plan.hash[:12]}",
             )
         return None
+
+    def _kept(self, collected: Collected) -> str:
+        """Returns a line on what a failed attempt left, `""` when it left nothing."""
+        count = len(list(collected.outputs.files()))
+        if not count:
+            return ""
+        size = human_size(collected.outputs.size)
+        return f"\npartial outputs: {counted(count, 'file')}, {size}, kept in {self.directory / 'outputs'}"
 
 
 class _Recorder:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repro_est.digest import RunHash, Sha256, TreeHash
-from repro_est.errors import InputError
+from repro_est.errors import InputError, UsageError
 from repro_est.lock.values import Lock
 from repro_est.plan import PlannedInput
 from repro_est.recipe.values import Input, InputMode, ModelInput, PathInput, RunInput, UrlInput
@@ -69,14 +69,38 @@ def subtree_of_run(run: RunHash, path: str, store: Store, runs: Runs) -> Tree:
         raise InputError(
             f"run {run}: has no accepted result, so nothing can be taken from it", hint=f"repro show {run}"
         )
+    return _subtree(f"run {run}", path, result.outputs, result.logs, store)
+
+
+def subtree_of_attempt(run: RunHash, number: int, path: str, store: Store, runs: Runs) -> Tree:
+    """Returns a file or directory that one attempt of a run left, accepted or not, as a tree of its own.
+
+    Raises:
+        UsageError: there is no such attempt.
+        InputError: it kept nothing, or nothing at `path`.
+    """
+    attempts = {item.number: item for item in runs.attempts(run)}
+    if number not in attempts:
+        there = ", ".join(map(str, attempts)) or "none"
+        raise UsageError(f"run {run}: attempt {number}: no such attempt, there are: {there}")
+    record = attempts[number]
+    if not record.outputs:
+        raise InputError(
+            f"run {run}: attempt {number}: {record.status}, kept no outputs", hint=f"repro logs {run[:12]}"
+        )
+    what = f"run {run}: attempt {number}"
+    return _subtree(what, path, TreeHash(record.outputs), TreeHash(record.logs), store)
+
+
+def _subtree(what: str, path: str, outputs: TreeHash, logs: TreeHash, store: Store) -> Tree:
     top, _, rest = path.strip("/").partition("/")
     if top not in ("outputs", "logs"):
-        raise InputError(f"run {run}: {path}: got `{top}`, expected a path below `outputs` or `logs`")
-    whole = store.read_tree(result.outputs if top == "outputs" else result.logs)
+        raise InputError(f"{what}: {path}: got `{top}`, expected a path below `outputs` or `logs`")
+    whole = store.read_tree(outputs if top == "outputs" else logs)
     tree = whole.below(rest)
     if tree is None:
         there = ", ".join(entry.path for entry in whole.entries[:8]) or "nothing"
-        raise InputError(f"run {run}: {path}: no such file, {top}/ holds: {there}")
+        raise InputError(f"{what}: {path}: no such file, {top}/ holds: {there}")
     store.write_tree(tree)
     return tree
 

@@ -202,9 +202,44 @@ def test_a_failing_script_is_reported_on_one_screen_and_is_no_hit(workshop: Work
     shown = workshop.repro("show", "@", "--json").json
     assert (shown["status"], shown["attempts"][0]["exit_code"], shown["outputs"]) == ("failed", 1, [])
     assert (shown["attempts"][0]["phase"], "in phase run: exit code 1" in workshop.repro("show").out) == ("run", True)
-    partial = workshop.store.layout.attempt(shown["run_hash"], 1) / "outputs" / "partial"
-    assert partial.read_text() == "half"
+    partial = workshop.store.layout.attempt(shown["run_hash"], 1) / "outputs"
+    assert (partial / "partial").read_text() == "half"
+    assert f"partial outputs: 1 file, 4 B, kept in {partial}" in done.err
     assert workshop.repro("run", recipe).code == 1
+
+
+def test_partial_outputs_are_shown_and_copied_only_when_asked_for(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.write("ok", "")
+    script = "import os, sys\nopen('outputs/x', 'w').write('half')\nos.path.exists(os.environ['OK']) or sys.exit(3)\n"
+    variables = f"environment_variables = {{OK = '{workshop.root / 'ok'}'}}"
+    recipe = workshop.recipe(script, estimator=variables)
+    (workshop.root / "ok").unlink()
+    assert workshop.repro("run", recipe).code == 1
+    shown = workshop.repro("show", "--json").json
+    assert [item["path"] for item in shown["partial_outputs"]] == ["outputs/x"]
+    assert (Path(shown["partial_outputs_path"]) / "x").read_text() == "half"
+    assert (shown["outputs"], shown["outputs_path"]) == ([], None)
+    assert re.search(r"^partial  outputs/x  4 B$", workshop.repro("show").out, re.MULTILINE)
+    assert workshop.repro("get", "@", "outputs/x", str(tmp_path / "x")).code == 2
+    done = workshop.repro("get", "@", "outputs/x", str(tmp_path / "x"), "--attempt", "1")
+    assert (done.code, "attempt 1 was not accepted" in done.err) == (0, True)
+    assert (tmp_path / "x").read_text() == "half"
+    assert workshop.repro("get", "@", "outputs/x", str(tmp_path / "x"), "--attempt", "2").code == 2
+    workshop.write("ok", "")
+    workshop.run(recipe)
+    assert workshop.repro("get", "@", "outputs/x", str(tmp_path / "x"), "--attempt", "2").err == ""
+    assert workshop.repro("show", "--json").json["partial_outputs"] == []
+
+
+def test_show_marks_the_attempt_that_was_accepted(workshop: Workshop) -> None:
+    recipe = workshop.recipe(WRITES)
+    workshop.run(recipe)
+    workshop.run(recipe, "--no-cache")
+    assert [item["accepted"] for item in workshop.repro("show", "--json").json["attempts"]] == [True, False]
+    assert re.findall(r"^attempt  (\d  .*?)  \d", workshop.repro("show").out, re.MULTILINE) == [
+        "1  completed, accepted",
+        "2  completed, not accepted",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 repro get @ outputs/model.joblib /tmp/model.joblib
 repro get 3f9c outputs ./results
+repro get 3f9c outputs ./partial --attempt 2    what one attempt left, a failed one too
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from repro_est.cli.common import open_store, shown_path
 from repro_est.console import Console
 from repro_est.errors import UsageError
 from repro_est.files import remove_tree
-from repro_est.inputs import subtree_of_run
+from repro_est.inputs import subtree_of_attempt, subtree_of_run
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
 from repro_est.store.trees import Tree
@@ -24,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="a run hash, a unique start of one, or `@`")
     parser.add_argument("path", help="what to copy: outputs, logs, or a path below them")
     parser.add_argument("destination", nargs="?", help="where to (default: the same name in the current directory)")
+    parser.add_argument("--attempt", type=int, help="what this attempt left (default: the accepted result)")
     parser.add_argument(
         "-f", "--force", action="store_true", help="replace a directory that is there, or put one in place of a file"
     )
@@ -33,7 +35,13 @@ def execute(arguments: argparse.Namespace) -> int:
     _, store = open_store()
     runs = Runs(store.layout)
     run = runs.resolve(arguments.run)
-    tree = subtree_of_run(run, arguments.path, store, runs)
+    if arguments.attempt is None:
+        tree = subtree_of_run(run, arguments.path, store, runs)
+    else:
+        tree = subtree_of_attempt(run, arguments.attempt, arguments.path, store, runs)
+        result = runs.result(run)
+        if result is None or result.attempt != arguments.attempt:
+            Console().warning(f"attempt {arguments.attempt} was not accepted; what it left is no result")
     name = arguments.path.rstrip("/").rsplit("/", 1)[-1]
     destination = Path(arguments.destination or name)
     if tree.single_file and destination.is_dir():

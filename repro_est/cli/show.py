@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from repro_est.cli.common import add_json, add_run, number, open_store, shown_path
 from repro_est.console import Console, human_size, human_time
-from repro_est.digest import RunHash
+from repro_est.digest import RunHash, TreeHash
 from repro_est.explain import leaves
 from repro_est.plan import Plan
 from repro_est.store.models import Models
-from repro_est.store.records import AttemptRecord, Result
+from repro_est.store.records import AttemptRecord, Result, Status
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
+from repro_est.store.trees import Tree
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,21 +59,20 @@ def status_of(result: Result | None, attempts: list[AttemptRecord]) -> str:
 def _document(
     run: RunHash, plan: Plan, result: Result | None, attempts: list[AttemptRecord], store: Store
 ) -> dict[str, Any]:
-    outputs = store.read_tree(result.outputs) if result else None
+    partial = _partial(run, attempts, store)
     return {
         "run_hash": run,
         "status": status_of(result, attempts),
         "name": plan.recorded.name,
         "metrics": Result.metrics_to_json(result.metrics) if result else {},
-        "outputs": [
-            {"path": f"outputs/{entry.path}", "size": entry.size, "xxh3": entry.xxh3, "sha256": entry.sha256}
-            for entry in (outputs.files() if outputs else ())
-        ],
+        "outputs": _files(store.read_tree(result.outputs)) if result else [],
         "outputs_path": str(store.layout.run(run) / "outputs") if result else None,
+        "partial_outputs": _files(partial.tree) if partial else [],
+        "partial_outputs_path": str(partial.path) if partial else None,
         "logs_path": str(_logs(run, result, attempts, store)),
         "result": result.to_json() if result else None,
         "models": [model.to_json() for model in Models(store.layout).all() if model.run == run],
-        "attempts": [attempt.to_json() for attempt in attempts],
+        "attempts": [{**attempt.to_json(), "accepted": _is_accepted(attempt, result)} for attempt in attempts],
         "plan": plan.document,
         "recorded": plan.to_json()["recorded"],
     }
@@ -94,11 +94,15 @@ def _print(
         for entry in store.read_tree(result.outputs).entries:
             console.out(f"output   outputs/{entry.path}  {human_size(entry.size)}")
         console.out(f"outputs  {shown_path(store.layout.run(run) / 'outputs')}")
+    if partial := _partial(run, attempts, store):
+        for entry in partial.tree.entries:
+            console.out(f"partial  outputs/{entry.path}  {human_size(entry.size)}")
+        console.out(f"partial  {shown_path(partial.path)}  (attempt {attempts[-1].number}, no result)")
     for model in Models(store.layout).all():
         if model.run == run:
             console.out(f"model    {model.name} version {model.version}")
     for attempt in attempts:
-        console.out(f"attempt  {_attempt_line(attempt)}")
+        console.out(f"attempt  {_attempt_line(attempt, result)}")
     console.out(f"logs     {shown_path(_logs(run, result, attempts, store))}")
     console.out("")
     console.table(
@@ -111,12 +115,42 @@ def _print(
     )
 
 
-def _attempt_line(attempt: AttemptRecord) -> str:
+class _Partial(NamedTuple):
+    """What a failed attempt left, and where it can be looked at."""
+
+    tree: Tree
+    path: Path
+
+
+def _partial(run: RunHash, attempts: list[AttemptRecord], store: Store) -> _Partial | None:
+    """Returns what the last attempt left when it failed; None when that is nothing."""
+    last = attempts[-1] if attempts else None
+    if last is None or last.status is Status.COMPLETED or not last.outputs:
+        return None
+    tree = store.read_tree(TreeHash(last.outputs))
+    return _Partial(tree, store.layout.attempt(run, last.number) / "outputs") if tree.entries else None
+
+
+def _files(tree: Tree) -> list[dict[str, Any]]:
+    return [
+        {"path": f"outputs/{entry.path}", "size": entry.size, "xxh3": entry.xxh3, "sha256": entry.sha256}
+        for entry in tree.files()
+    ]
+
+
+def _is_accepted(attempt: AttemptRecord, result: Result | None) -> bool:
+    return result is not None and result.attempt == attempt.number
+
+
+def _attempt_line(attempt: AttemptRecord, result: Result | None) -> str:
     took = human_time(sum(attempt.seconds.values()))
     machine = attempt.facts.get("machine", {})
     where = machine.get("hostname", "?") if isinstance(machine, dict) else "?"
     failure = f"  in phase {attempt.phase}: {attempt.reason}" if attempt.reason else ""
-    return f"{attempt.number}  {attempt.status.value}  {attempt.started}  {took}  on {where}{failure}"
+    status = attempt.status.value
+    if attempt.status is Status.COMPLETED:
+        status += ", accepted" if _is_accepted(attempt, result) else ", not accepted"
+    return f"{attempt.number}  {status}  {attempt.started}  {took}  on {where}{failure}"
 
 
 def _logs(run: RunHash, result: Result | None, attempts: list[AttemptRecord], store: Store) -> Path:
