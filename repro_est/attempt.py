@@ -15,7 +15,7 @@ from typing import Any
 from repro_est.console import counted, human_size
 from repro_est.digest import canonical, sha256_hex
 from repro_est.environment.key import environment_document, environment_key
-from repro_est.errors import Interrupted, ReproError, ScriptFailed, VerificationError
+from repro_est.errors import Interrupted, ReproError, ScriptFailed, TimedOut, VerificationError
 from repro_est.git import facts
 from repro_est.launch.diagnosis import report
 from repro_est.launch.process import Outcome, secret_values
@@ -162,10 +162,10 @@ class _Execution:
             recorder.verdict(Status.CANCELED, "cancelled", phase="run")
             return Interrupted(f"run {self.plan.hash[:12]}: cancelled{kept}", hint=f"repro logs {self.plan.hash[:12]}")
         if not outcome.succeeded:
-            status = Status.TIMED_OUT if outcome.timed_out else Status.FAILED
-            recorder.verdict(status, outcome.words, phase="run")
+            error = TimedOut if outcome.timed_out else ScriptFailed
+            recorder.verdict(Status(error.status), outcome.words, phase="run")
             text, hint = report(outcome, logs, timeout_seconds=self.plan.recorded.timeout_seconds)
-            return ScriptFailed(f"run {self.plan.hash[:12]}, attempt {recorder.number}: {text}{kept}", hint=hint)
+            return error(f"run {self.plan.hash[:12]}, attempt {recorder.number}: {text}{kept}", hint=hint)
         if collected.problems:
             listed = "\n".join(f"  {problem}" for problem in collected.problems)
             recorder.verdict(Status.FAILED, "; ".join(collected.problems), phase="collect")

@@ -12,6 +12,7 @@
     |  |- StoreError               5  the store cannot be used (format, space, permissions)
     |  `- EnvironmentBuildError    5  the packages of a run could not be installed
     |- ScriptFailed                1  the training script failed, timed out or kept no promise
+    |  `- TimedOut                  1  it took longer than it may
     `- Interrupted               130  the user cancelled
 
 A message says what, where, got and expected. `hint` is the next command to type. Whoever knows the
@@ -24,9 +25,10 @@ from dataclasses import dataclass
 
 
 class ReproError(Exception):
-    """Root of the tree: a message for people, an exit code and an optional hint."""
+    """Root of the tree: a message for people, an exit code, an optional hint, and what it makes of a run."""
 
     exit_code = 5
+    status = "failed"
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -124,7 +126,14 @@ class ScriptFailed(ReproError):
     exit_code = 1
 
 
+class TimedOut(ScriptFailed):
+    """The training script took longer than `max_run_duration_seconds`."""
+
+    status = "timed_out"
+
+
 class Interrupted(ReproError):
     """The user cancelled."""
 
     exit_code = 130
+    status = "canceled"

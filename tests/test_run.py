@@ -78,6 +78,38 @@ def test_events_are_one_json_object_a_line(workshop: Workshop) -> None:
     assert events[-1]["metrics"] == {"loss": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("script", "options", "status", "code", "error"),
+    [
+        ("raise SystemExit(3)", "", "failed", 1, "exit code 3"),
+        ("pass", '[outputs]\nrequired = ["outputs/x"]\n', "failed", 1, "not written"),
+        ("import time; time.sleep(60)", "", "timed_out", 1, "max_run_duration_seconds = 1"),
+        ("pass", 'secrets = ["NOT_THERE"]', "failed", 2, "NOT_THERE"),
+    ],
+)  # fmt: skip
+def test_the_last_event_says_how_a_run_failed(
+    workshop: Workshop, script: str, options: str, status: str, code: int, error: str
+) -> None:
+    recipe = workshop.recipe(script, options if "[" in options[:1] else "", estimator="max_run_duration_seconds = 1")
+    if options.startswith("secrets"):
+        workshop.write(recipe, f"{options}\n{(workshop.root / recipe).read_text()}")
+    process = repro(workshop, "run", recipe, "--json")
+    out, err = process.communicate(timeout=60)
+    events = [json.loads(line) for line in out.splitlines()]
+    last = events[-1]
+    assert [event["event"] for event in events].count("finished") == 1
+    assert (last["event"], last["status"], last["cached"], last["exit_code"]) == ("finished", status, False, code)
+    assert last["run_hash"] == next(event["run_hash"] for event in events if event["event"] == "planned")
+    assert (error in last["error"], error in err, process.returncode) == (True, True, code)
+
+
+def test_an_error_before_there_is_a_plan_is_an_event_too(workshop: Workshop) -> None:
+    done = workshop.repro("run", "nothing.toml", "--json")
+    (event,) = [json.loads(line) for line in done.out.splitlines()]
+    assert (event["event"], event["error"], event["exit_code"]) == ("error", "nothing.toml: no such recipe", 2)
+    assert "no such recipe" in done.err
+
+
 def test_the_hash_is_the_same_elsewhere_and_under_any_settings(workshop: Workshop, tmp_path: Path) -> None:
     workshop.write("data/x.csv", "1\n")
     recipe = workshop.recipe(WRITES, '[inputs.d]\npath = "data"\n', estimator='script_params = {"--d" = {input = "d"}}')
@@ -401,13 +433,14 @@ def test_two_at_once_execute_once_and_both_get_it(workshop: Workshop) -> None:
 
 def test_ctrl_c_is_130_and_no_hit(workshop: Workshop) -> None:
     recipe = workshop.recipe("import time; print('up', flush=True); time.sleep(60)")
-    process = repro(workshop, "run", recipe)
-    assert process.stderr is not None
-    while "up" not in process.stderr.readline():
+    process = repro(workshop, "run", recipe, "--json")
+    assert process.stdout is not None
+    while '"up' not in process.stdout.readline():
         pass
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
-    assert status_of(workshop) == "canceled"
+    last = json.loads(process.communicate(timeout=30)[0].splitlines()[-1])
+    assert process.returncode == 130
+    assert (last["event"], last["status"], status_of(workshop)) == ("finished", "canceled", "canceled")
 
 
 def test_the_record_of_a_running_attempt_names_the_phase_it_is_in(workshop: Workshop) -> None:

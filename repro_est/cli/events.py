@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
+
+from repro_est.errors import InfrastructureError, Interrupted, ReproError
 
 
 def emit(kind: str, **facts: Any) -> None:
@@ -15,9 +19,38 @@ def emit(kind: str, **facts: Any) -> None:
 
 
 class JsonObserver:
-    """Prints every event, the script's output included."""
+    """Prints every event, the script's output included, and as the last one always how it ended."""
+
+    def __init__(self) -> None:
+        self._run_hash = ""
+
+    @contextlib.contextmanager
+    def to_the_end(self) -> Iterator[None]:
+        """Prints how the block ended when that is by an error: of the run when there is a plan, else of the command."""
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except ReproError as error:
+            self._failed(error.status, error.message, error.hint, error.exit_code)
+            raise
+        except KeyboardInterrupt:
+            self._failed(Interrupted.status, "cancelled", None, Interrupted.exit_code)
+            raise
+        except OSError as error:
+            self._failed("failed", str(error), None, InfrastructureError.exit_code)
+            raise
+
+    def _failed(self, status: str, message: str, hint: str | None, exit_code: int) -> None:
+        told = {"error": message, "hint": hint, "exit_code": exit_code}
+        if self._run_hash:
+            emit("finished", run_hash=self._run_hash, status=status, cached=False, **told)
+        else:
+            emit("error", **told)
 
     def event(self, kind: str, **facts: Any) -> None:
+        if kind in ("planned", "finished"):  # between the two an error is one of the run
+            self._run_hash = facts["run_hash"] if kind == "planned" else ""
         if kind != "progress":  # one for each quarter of a megabyte: for a bar, not for a record
             emit(kind, **facts)
 

@@ -54,10 +54,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    if not arguments.json:
+        return _execute(arguments, TerminalObserver(Console(quiet=arguments.quiet)))
+    from repro_est.cli.events import JsonObserver
+
+    observer = JsonObserver()
+    with observer.to_the_end():
+        return _execute(arguments, observer)
+
+
+def _execute(arguments: argparse.Namespace, observer: Observer) -> int:
     started_ns = time.time_ns()
-    console = Console(quiet=arguments.quiet or arguments.json)
     project, store = open_store()
-    observer = _observer(arguments, console)
     path = Path(arguments.recipe)
     if _names_a_run(path):
         if arguments.overrides or arguments.relock or arguments.depfile:
@@ -67,6 +75,7 @@ def execute(arguments: argparse.Namespace) -> int:
         from repro_est.store.runs import Runs
 
         plan = engine.plan_of(Runs(store.layout).resolve(str(path)), store)
+        observer.event("planned", run_hash=plan.hash, name=plan.recorded.name, source=plan.source)
         prepared, source = None, None
     else:
         from repro_est.recipe.load import load
@@ -79,11 +88,11 @@ def execute(arguments: argparse.Namespace) -> int:
     finished = engine.run(
         plan, store, observer, project, force=arguments.force, commit=not arguments.no_cache, source_directory=source
     )
+    _show(finished, arguments, observer, store)
     if prepared is not None and arguments.depfile:
         from repro_est.cli.depfile import write_depfile
 
         write_depfile(prepared, store, Path(arguments.depfile), target=arguments.depfile_target)
-    _show(finished, arguments, console, store)
     if prepared is not None:
         _note(prepared, finished, arguments, project, store, started_ns=started_ns)
     return 0
@@ -96,25 +105,15 @@ def _names_a_run(path: Path) -> bool:
     )
 
 
-def _observer(arguments: argparse.Namespace, console: Console) -> Observer:
-    if arguments.json:
-        from repro_est.cli.events import JsonObserver
-
-        return JsonObserver()
-    return TerminalObserver(console)
-
-
-def _show(finished: Finished, arguments: argparse.Namespace, console: Console, store: Store) -> None:
-    result = finished.result
+def _show(finished: Finished, arguments: argparse.Namespace, observer: Observer, store: Store) -> None:
+    result, console = finished.result, Console()
     outputs = (
         finished.outputs
         if not arguments.no_cache
         else store.layout.attempt(result.run_hash, result.attempt) / "outputs"
     )
     if arguments.json:
-        from repro_est.cli.events import emit
-
-        emit(
+        observer.event(
             "finished",
             run_hash=result.run_hash,
             status="completed",
