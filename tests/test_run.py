@@ -307,6 +307,13 @@ def test_a_script_that_writes_into_its_input_fails(workshop: Workshop) -> None:
         assert (workshop.root / "data/a.csv").read_text() == "1\n"
 
 
+def test_a_script_cannot_change_its_environment(workshop: Workshop) -> None:
+    script = "import os, sys\nopen(os.path.join(sys.prefix, 'evil.pth'), 'w')\n"
+    done = workshop.repro("run", workshop.recipe(script))
+    assert (done.code, "so is the environment" in done.err) == (1, True), done.err
+    assert workshop.repro("env", "verify").code == 0
+
+
 def test_a_private_copy_of_an_input_may_be_written(workshop: Workshop) -> None:
     workshop.write("data/a.csv", "1\n")
     script = "import os\nopen(os.environ['REPRO_INPUT_d'] + '/a.csv', 'a').write('2')\n"

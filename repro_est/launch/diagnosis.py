@@ -73,7 +73,8 @@ def diagnose(outcome: Outcome, stderr: Sequence[str]) -> Cause | None:
         return Cause("no more memory could be had", "use less memory, or a larger machine")
     if denied := re.search(r"(?:PermissionError|OSError): \[Errno (?:13|30)\] [^:]+: '([^']+)'", text):
         return Cause(
-            f"it wrote to {denied.group(1)}; inputs are read-only", 'write below ./outputs, or use mode = "copy"'
+            f"it wrote to {denied.group(1)}; inputs are read-only, and so is the environment",
+            'write below ./outputs, or use mode = "copy"',
         )
     if absent := re.search(r"FileNotFoundError: .*: '([^']+)'", text):
         return Cause(

@@ -99,10 +99,14 @@ class _Process:
             environment=environment,
             log_directory=logs,
             timeout_seconds=plan.recorded.timeout_seconds,
-            read_only=place.read_only,
+            read_only=(
+                *place.read_only,
+                self._prefix.path,
+            ),  # root, whom modes do not stop, would change it for the next
             secrets=tuple(secrets.values()),
         )
-        return run_process(launch, on_output=on_output)
+        outcome = run_process(launch, on_output=on_output)
+        return outcome if place.read_only else dataclasses.replace(outcome, read_only="no inputs")
 
 
 class _Container:
