@@ -120,8 +120,8 @@ class _Builder:
     def _groups(self, room: int) -> list[list[Package | CondaPackage]]:
         """Which packages share a layer: large ones have their own while there is room, the others are together.
 
-        A daemon knows a layer by all that is below it, so what is above a change is sent again. At the bottom is Python,
-        which most environments of a team share, then the largest.
+        A daemon knows a layer by all that is below it, so what is above a change is sent again. At the bottom is
+        Python, which most environments of a team share, then the largest.
         """
         ordered: list[Package | CondaPackage] = [*self._artifacts.conda, *self._artifacts.packages]
         size = {id(package): self._artifacts.path(package).stat().st_size for package in ordered}
