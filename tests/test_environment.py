@@ -17,7 +17,6 @@ import pytest
 
 from repro_est.digest import EnvironmentKey
 from repro_est.environment.key import environment_document, environment_key
-from repro_est.environment.payload import payload
 from repro_est.environment.prefix import defects, present, realise
 from repro_est.errors import EnvironmentBuildError, VerificationError
 from repro_est.lock.lockfile import dumps
@@ -29,7 +28,7 @@ from repro_est.store import sealed
 from repro_est.store.blobs import digest_file
 from repro_est.store.store import Store
 from repro_est.store.verify import verify
-from tests.conftest import PackageIndex, as_root, missing
+from tests.conftest import PackageIndex, Workshop, as_root, missing
 from tests.test_lock import SDIST, add_backend
 
 
@@ -97,13 +96,86 @@ def test_two_stores_get_the_same_payload(lock: Lock, store: Store, tmp_path: Pat
     other = Store.open(tmp_path / "another" / "store")
     one, two = realise(lock, store, Silent()), realise(lock, other, Silent())
     assert one.key == two.key
-    assert payload(one.path, standalone=False) == payload(two.path, standalone=False)
+    trees = [json.loads((prefix.path / "env.json").read_text())["tree"] for prefix in (one, two)]
+    assert trees[0] == trees[1]
+    unpacked = [sorted(os.listdir(each.layout.directory("unpacked"))) for each in (store, other)]
+    assert unpacked[0] == unpacked[1]
+    for name in unpacked[0]:
+        contents = [(each.layout.directory("unpacked") / name / "tree").read_text() for each in (store, other)]
+        assert contents[0] == contents[1]  # byte code too
 
 
 def test_a_prefix_can_be_moved(lock: Lock, store: Store, tmp_path: Path) -> None:
     prefix = realise(lock, store, Silent())
     shutil.copytree(prefix.path, tmp_path / "moved", symlinks=True)
     assert ask(tmp_path / "moved", "import app, sys; print(sys.prefix)") == str(tmp_path / "moved")
+
+
+def test_a_script_of_a_moved_prefix_finds_the_python_beside_it(workshop: Workshop, index: PackageIndex) -> None:
+    info = "tool-1.0.dist-info/entry_points.txt"
+    files = {
+        "tool.py": "import sys\ndef main():\n    print(sys.prefix)\n",
+        info: "[console_scripts]\ntool = tool:main\n",
+    }
+    files["tool-1.0.data/scripts/own"] = "#!python\nimport sys\nprint(sys.prefix)\n"
+    index.wheel("tool", files=files)
+    name = workshop.recipe("", f'[environment]\nindex_url = "{index.url}"', estimator='pip_packages = ["tool"]')
+    assert workshop.repro("env", "build", name).code == 0
+    (prefix,) = (workshop.root / "cache/envs").iterdir()
+    moved = workshop.root / "a place with spaces"
+    shutil.copytree(prefix, moved, symlinks=True)
+    for script in ("tool", "own"):
+        done = subprocess.run([moved / "bin" / script], capture_output=True, text=True, env={"PATH": os.defpath})
+        assert done.stdout == f"{moved}\n", done.stderr
+    assert os.access(prefix / "bin" / "own", os.X_OK)
+
+
+def test_one_changed_package_unpacks_one(workshop: Workshop, index: PackageIndex) -> None:
+    for name in ("alpha", "beta"):
+        index.wheel(name)
+    recipe = workshop.recipe(
+        "", f'[environment]\nindex_url = "{index.url}"', estimator='pip_packages = ["alpha", "beta"]'
+    )
+    assert workshop.repro("env", "build", recipe).code == 0
+    before = {path.name: path.stat().st_ctime_ns for path in (workshop.root / "cache/unpacked").iterdir()}
+    index.wheel("beta", "2.0")
+    assert workshop.repro("lock", recipe, "--update", "beta").code == 0
+    assert workshop.repro("env", "build", recipe).code == 0
+    after = {path.name: path.stat().st_ctime_ns for path in (workshop.root / "cache/unpacked").iterdir()}
+    assert len(after) == 3
+    assert before.items() <= after.items()
+
+
+def test_an_unpacked_wheel_that_was_changed_is_set_aside_and_unpacked_again(
+    workshop: Workshop, index: PackageIndex
+) -> None:
+    index.wheel("alpha")
+    script = "import alpha\nopen('outputs/v', 'w').write(alpha.VERSION)\n"
+    recipe = workshop.recipe(script, f'[environment]\nindex_url = "{index.url}"', estimator='pip_packages = ["alpha"]')
+    workshop.run(recipe)
+    for path in (workshop.root / "cache/unpacked").rglob("alpha*"):
+        if path.is_file():
+            path.chmod(0o644)
+            path.write_bytes(b"VERSION = 'evil'\n")
+    (prefix,) = (workshop.root / "cache/envs").iterdir()
+    prefix.rename(workshop.root / "gone")
+    done = workshop.run(recipe, "--force")
+    assert Path(done["outputs"], "v").read_text() == "1.0"
+    assert [path.name for path in (workshop.root / "cache/quarantine").iterdir() if path.name.startswith("unpacked-")]
+
+
+def test_two_wheels_may_share_a_file_only_if_it_is_the_same(workshop: Workshop, index: PackageIndex) -> None:
+    for name, text in (("alpha", "same"), ("beta", "same"), ("gamma", "other")):
+        index.wheel(name, files={f"{name}.py": "", "shared/__init__.py": f"TEXT = '{text}'\n"})
+    more = f'[environment]\nindex_url = "{index.url}"'
+    good = workshop.recipe("", more, estimator='pip_packages = ["alpha", "beta"]')
+    assert workshop.repro("env", "build", good).code == 0
+    bad = workshop.recipe("", more, name="bad", estimator='pip_packages = ["alpha", "gamma"]')
+    done = workshop.repro("env", "build", bad)
+    assert done.code == 5
+    assert "two packages own lib/python" in done.err
+    assert "alpha-1.0" in done.err
+    assert "gamma-1.0" in done.err
 
 
 def test_the_key_knows_files_and_not_where_they_came_from(lock: Lock) -> None:

@@ -151,6 +151,14 @@ def test_a_layer_that_was_changed_is_found(workshop: Workshop, channel: Channel)
     done = workshop.repro("image", "verify", "job.toml")
     assert done.code == 4
     assert "was changed, expected sha256" in done.err
+    done = workshop.repro("image", "build", "job.toml", "--tarball", "image.tar")
+    assert done.code == 4
+    assert not (workshop.root / "image.tar").exists()
+    assert workshop.repro("verify").code == 4
+    assert workshop.repro("verify", "--repair").code == 4
+    build(workshop)
+    assert workshop.repro("image", "verify", "job.toml").code == 0
+    assert workshop.repro("verify").code == 0
 
 
 def test_a_lost_layer_is_made_again(workshop: Workshop, channel: Channel) -> None:

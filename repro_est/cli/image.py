@@ -155,6 +155,7 @@ def _write(path: Path, image: Any, name: str, store: Store) -> None:
     from repro_est.images.image import whole
 
     image = whole(image, store) or complete(connect(), image, store)
+    _check_layers(image, store)  # a daemon checks what it loads; a file goes to who knows where
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as file:
@@ -194,18 +195,27 @@ def _inspect(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _verify(arguments: argparse.Namespace, console: Console) -> int:
+def _check_layers(image: Any, store: Store) -> None:
     from repro_est.images.image import verify_image
 
-    image, store = _made(arguments, console)
     problems = verify_image(image, store)
-    if arguments.json:
-        console.json({"image_id": f"sha256:{image.image_id}", "ok": not problems, "problems": problems})
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise VerificationError(
             f"image {image.image_id[:12]}\n{listed}", hint="repro verify --repair, then build again"
         )
+
+
+def _verify(arguments: argparse.Namespace, console: Console) -> int:
+    image, store = _made(arguments, console)
+    try:
+        _check_layers(image, store)
+    except VerificationError as error:
+        if arguments.json:
+            console.json({"image_id": f"sha256:{image.image_id}", "ok": False, "problems": [error.message]})
+        raise
+    if arguments.json:
+        console.json({"image_id": f"sha256:{image.image_id}", "ok": True, "problems": []})
     console.step("Verified", f"image {image.image_id[:12]}: {len(image.layers)} layers, {human_size(image.size)}")
     return 0
 

@@ -36,7 +36,7 @@ def execute(arguments: argparse.Namespace) -> int:
     console.out(
         f"verified {counted(report.blobs, 'blob')} ({human_size(report.size)}), {counted(report.trees, 'tree')}, "
         f"{counted(report.runs, 'run')}, {counted(report.packages, 'package')}, "
-        f"{counted(report.environments, 'environment')}: "
+        f"{counted(report.environments, 'environment')}, {counted(report.layers, 'layer')}: "
         + (f"{len(report.findings)} bad" if report.findings else "all good")
     )
     if report.findings and not arguments.repair:

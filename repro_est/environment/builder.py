@@ -1,8 +1,8 @@
 """Building a prefix: every step from locked artifacts to a read-only directory, in a scratch directory of its own.
 
 Two kinds of base. Without conda packages it is a relocatable virtual environment of an interpreter of this machine,
-which uv makes and fills. With conda packages, python among them, rattler links them, with the final path in the files
-that name it, and each wheel is unpacked on top by PyPA's installer.
+which uv makes. With conda packages, python among them, rattler links them, with the final path in the files that name
+it. Wheels are copied on top of either (`unpacked`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from repro_est.digest import EnvironmentKey
+from repro_est.digest import EnvironmentKey, Sha256
 from repro_est.environment.artifacts import Artifacts
 from repro_est.environment.payload import RECORD, payload
-from repro_est.environment.wheels import unpack
+from repro_est.environment.unpacked import Unpacked, Wheel
 from repro_est.errors import EnvironmentBuildError
 from repro_est.files import make_read_only, sha256_file, sync_filesystem, write_atomic
 from repro_est.lock.interpreters import Interpreter
@@ -63,74 +63,56 @@ class Builder:
             prefix = scratch / "prefix"
             if conda:
                 self._link(prefix, scratch)
+                self._compile(prefix)
             else:
                 self._create(prefix, scratch)
-                self._install(prefix, [self._wheel(package, scratch) for package in packages], scratch)
-            self._compile(prefix, standard_library=bool(conda))
+            self._place([self._wheel(package, scratch) for package in packages], prefix)
+            self._uv(["pip", "check", "--python", str(prefix / "bin" / "python")], scratch, "the packages of the lock")
             self._finish(prefix)
         self._observer.event("built", key=self._key)
 
     # ---- steps
 
     def _link(self, prefix: Path, scratch: Path) -> None:
-        """Links conda packages and unpacks wheels on top; both write the path the prefix will have."""
+        """Links conda packages, with the path the prefix will have."""
         from repro_est.lock.conda import link
 
         final = str(self._store.layout.environment(self._key).absolute())
-        artifacts = self._artifacts
+        packages = self._artifacts.conda
         prefix.mkdir()
-        link(artifacts.conda, {item.sha256: artifacts.path(item) for item in artifacts.conda}, prefix, final, scratch)
-        for package in artifacts.packages:
-            unpack(artifacts.path(package), prefix, final=final, python=self._lock.python)
-        self._check(prefix, scratch)
-
-    def _check(self, prefix: Path, scratch: Path) -> None:
-        self._uv(["pip", "check", "--python", str(prefix / "bin" / "python")], scratch, "the packages of the lock")
+        link(packages, {item.sha256: self._artifacts.path(item) for item in packages}, prefix, final, scratch)
 
     def _create(self, prefix: Path, scratch: Path) -> None:
         assert self._interpreter is not None
         arguments = ["venv", "--relocatable", "--no-project", "--python", str(self._interpreter.path), str(prefix)]
         self._uv(arguments, scratch, "the virtual environment")
 
-    def _install(self, prefix: Path, wheels: Sequence[Path], scratch: Path) -> None:
-        if not wheels:
-            return
-        arguments = ["pip", "install", "--python", str(prefix / "bin" / "python"), "--no-deps", "--no-index"]
-        arguments += ["--link-mode", "hardlink", *map(str, self._gathered(wheels, scratch))]
-        self._uv(arguments, scratch, f"environment {self._key[:12]}")
-        for directory in prefix.glob("lib/python*/site-packages/*.dist-info"):
-            _forget_origin(directory)
-        self._check(prefix, scratch)
+    def _place(self, wheels: Sequence[Wheel], prefix: Path) -> None:
+        python = self._interpreter.path if self._interpreter else prefix / "bin" / "python"
+        Unpacked(self._store, python, self._lock.python).place(wheels, prefix)
 
-    def _gathered(self, wheels: Sequence[Path], scratch: Path) -> list[Path]:
-        directory = scratch / "wheels"
-        directory.mkdir(exist_ok=True)
-        gathered = [directory / wheel.name for wheel in wheels]
-        for wheel, place in zip(wheels, gathered, strict=True):
-            if wheel != place and not place.exists():
-                place.symlink_to(wheel)
-        return gathered
-
-    def _wheel(self, package: Package, scratch: Path) -> Path:
-        path = self._artifacts.path(package)
-        return path if self._artifacts.artifact(package).is_wheel else self._built_wheel(package, path, scratch)
+    def _wheel(self, package: Package, scratch: Path) -> Wheel:
+        artifact, path = self._artifacts.artifact(package), self._artifacts.path(package)
+        if artifact.is_wheel:
+            return Wheel(path, Sha256(artifact.sha256))
+        built = self._built_wheel(package, path, scratch)
+        return Wheel(built, sha256_file(built))
 
     def _built_wheel(self, package: Package, sdist: Path, scratch: Path) -> Path:
         """Builds a wheel of an sdist, in a virtual environment of the pinned build packages, without network."""
         builder, output = scratch / f"build-{package.name}", scratch / f"wheel-{package.name}"
         self._create(builder, scratch)
-        self._install(builder, [self._artifacts.path(pinned) for pinned in package.build], scratch)
+        self._place([self._wheel(pinned, scratch) for pinned in package.build], builder)
         arguments = ["build", "--wheel", "--no-build-isolation", "--no-index", "--offline", "--out-dir", str(output)]
         arguments += ["--python", str(builder / "bin" / "python"), str(sdist)]
         self._uv(arguments, scratch, f"{package.name} {package.version}, which is built from source")
         return next(output.glob("*.whl"))
 
-    def _compile(self, prefix: Path, *, standard_library: bool) -> None:
-        """Compiles every package once. One process per package: `compileall -j2` is not deterministic, -j1 is."""
+    def _compile(self, prefix: Path) -> None:
+        """Compiles every conda package once. One process each: `compileall -j2` is not deterministic, -j1 is."""
         libraries = [path for path in prefix.glob("lib/python3*") if path.is_dir() and not path.is_symlink()]
         packages = [entry for library in libraries for entry in (library / "site-packages").glob("*")]
-        if standard_library:
-            packages += [entry for library in libraries for entry in library.iterdir() if entry.name != "site-packages"]
+        packages += [entry for library in libraries for entry in library.iterdir() if entry.name != "site-packages"]
         command = [str(prefix / "bin" / "python"), "-I", "-m", "compileall", "-q", "-j1"]
         command += ["--invalidation-mode", "unchecked-hash"]
 
@@ -156,8 +138,8 @@ class Builder:
         for name in (".gitignore", "CACHEDIR.TAG", ".lock"):
             (prefix / name).unlink(missing_ok=True)
         final = self._store.layout.environment(self._key)
-        tree = payload(prefix, standalone=self._interpreter is None)
         whole = seal(prefix, except_for=RECORD)
+        tree = payload(whole, standalone=self._interpreter is None)
         for kept in (tree, whole):
             self._store.write_tree(kept)
         record = {
@@ -217,18 +199,3 @@ class Builder:
                 f"{subject}: cannot be installed\n{said}",
                 hint="change the package or its bounds, and lock again",
             )
-
-
-def _forget_origin(dist_info: Path) -> None:
-    """Removes what says from which path and when a package was installed, also from its RECORD."""
-    record = dist_info / "RECORD"
-    origins = [name for name in ("direct_url.json", "uv_cache.json") if (dist_info / name).exists()]
-    if not origins or not record.exists():
-        return
-    lines = record.read_text("utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if not any(f"{dist_info.name}/{name}," in line for name in origins)]
-    temporary = record.with_name("RECORD.new")
-    temporary.write_text("".join(kept), "utf-8")
-    temporary.replace(record)
-    for name in origins:
-        (dist_info / name).unlink()

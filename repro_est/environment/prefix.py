@@ -3,11 +3,11 @@
     envs/<key>/           a relocatable virtual environment without pip, or a conda prefix
     envs/<key>/env.json   written last: key, document, interpreter, tree of the payload, tree of all there is
 
-How it is made: every artifact is fetched and checked against its SHA-256, and checked again right before use; uv
-installs them without network, into a directory of our own, with a cache of its own that is removed afterwards, so
-that no file shares an inode with anything; sdists are built first, with the pinned packages and nothing else; the
-byte code is compiled once, deterministically; the write bits go; and a rename makes it visible. Two builders at
-once: one builds, the other waits and uses it. A killed one leaves a directory in `tmp/` that `repro gc` removes.
+How it is made: every artifact is fetched and checked against its SHA-256, and checked again right before use; uv makes
+a virtual environment, or rattler links conda packages; wheels are copied on top, from where each was unpacked and
+compiled once (`unpacked`), so that no file shares an inode with anything; sdists are built first, with the pinned
+packages and nothing else; the write bits go; and a rename makes it visible. Two builders at once: one builds, the
+other waits and uses it. A killed one leaves a directory in `tmp/` that `repro gc` removes.
 
 Whenever a prefix is used, all of it, byte code and links included, is what was built: by stat signatures when nothing
 moved since the last full check, else by reading it (`store.sealed`). One that was tampered with is set aside and built

@@ -11,6 +11,7 @@ runs/<hash>/outputs, logs     links to those of the accepted attempt
 envs/<key>/                   a finished prefix; env.json inside is its record
 layers/<diff id>.tar          layers of images, uncompressed; layers/<key>.json says which one is which
 images/<image id>.json        images of environments; images/<tag> is a link to one
+unpacked/<key>/               a wheel unpacked and compiled, which prefixes are copied from
 packages/<sha256>/<filename>  artifacts of an index, verified
 fetched/<sha256>/<filename>   URL inputs, verified
 models/<name>/<version>.json  registered models
@@ -31,7 +32,7 @@ from pathlib import Path
 from repro_est.digest import BlobHash, EnvironmentKey, RunHash, Sha256, TreeHash
 
 DIRECTORIES = (
-    "blobs", "packs", "trees", "runs", "envs", "layers", "images", "packages", "fetched", "models",
+    "blobs", "packs", "trees", "runs", "envs", "layers", "images", "unpacked", "packages", "fetched", "models",
     "leases", "stat", "work", "tmp", "quarantine", "trash",
 )  # fmt: skip
 

@@ -38,7 +38,7 @@ class Finding:
     """Something that is not what it is named for.
 
     Args:
-        kind: blob, tree, run, package, fetched, environment or model.
+        kind: blob, tree, run, package, fetched, environment, unpacked, layer or model.
         path: the file that is bad, None when it is missing.
     """
 
@@ -61,6 +61,7 @@ class Report:
     runs: int = 0
     packages: int = 0
     environments: int = 0
+    layers: int = 0
     models: int = 0
     findings: list[Finding] = field(default_factory=list)
 
@@ -73,6 +74,7 @@ class Report:
             "runs": self.runs,
             "packages": self.packages,
             "environments": self.environments,
+            "layers": self.layers,
             "models": self.models,
             "findings": [{"kind": item.kind, "name": item.name, "message": item.message} for item in self.findings],
         }
@@ -121,6 +123,9 @@ class _Verifier:
         for kind in ("packages", "fetched"):
             self._artifacts(kind)
         self.environments()
+        for key in _names(self._layout.directory("unpacked")):
+            self._unpacked(key)
+        self._layers()
         self._models()
 
     def some(self, runs: Sequence[RunHash]) -> None:
@@ -265,6 +270,25 @@ class _Verifier:
         else:
             if different:
                 self._found("environment", key, in_words(different), path)
+
+    def _unpacked(self, key: str) -> None:
+        path = self._layout.directory("unpacked") / key
+        try:
+            sealed = TreeHash((path / "tree").read_text("ascii"))
+            different = differences(path / "files", sealed, self._store, except_for="")
+        except (OSError, UnicodeDecodeError, ReproError) as error:
+            why = error.message if isinstance(error, ReproError) else repr(error)
+            self._found("unpacked", key, f"its tree cannot be read: {why}", path)
+        else:
+            if different:
+                self._found("unpacked", key, in_words(different), path)
+
+    def _layers(self) -> None:
+        for path in sorted(self._layout.directory("layers").glob("*.tar")):
+            self._report.layers += 1
+            got = sha256_file(path)
+            if got != path.stem:
+                self._found("layer", path.stem, f"was changed, got sha256 {got}", path)
 
     def _models(self) -> None:
         registry = Models(self._layout)
