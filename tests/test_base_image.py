@@ -343,6 +343,7 @@ def test_a_team_shares_images_by_environment(
     assert "Making" not in second.err
     facts = workshop.repro("show", "@", "--json").json["attempts"][0]["facts"]["image"]
     assert facts == {**image, "origin": shared}
+    assert f"in image {image['id'][7:19]} from {shared}" in workshop.repro("show", "@").out
     third = workshop.repro("run", "job.toml", "-t", "docker", "--force")  # known by now: nobody is asked
     assert shared not in third.err
     proved = workshop.repro("image", "verify", "job.toml")

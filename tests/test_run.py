@@ -617,6 +617,22 @@ def test_a_lock_with_merge_conflicts_is_solved_by_locking(workshop: Workshop) ->
     assert lock.read_bytes() == before
 
 
+def test_a_depfile_in_no_directory_is_refused_before_the_run(workshop: Workshop) -> None:
+    name = workshop.recipe("open('outputs/x', 'w')")
+    done = workshop.repro("run", name, "--depfile", "nowhere/x.d")
+    assert done.code == 2
+    assert "nowhere/x.d: no such directory" in done.err
+    assert workshop.repro("ls", "--json").json == []
+
+
+def test_show_escapes_what_a_script_could_have_named(workshop: Workshop) -> None:
+    script = "import json\njson.dump({'a\\x1b[31m\\n': 1.0}, open('outputs/metrics.json', 'w'))\n"
+    workshop.run(workshop.recipe(script))
+    shown = workshop.repro("show", "@").out
+    assert "a\\x1b[31m\\n = 1" in shown
+    assert "\x1b" not in shown
+
+
 def test_a_depfile_names_everything_and_make_reruns_only_when_needed(workshop: Workshop) -> None:
     workshop.write("data/a b.csv", "1\n")
     recipe = workshop.recipe(WRITES, '[inputs.d]\npath = "data"\n')

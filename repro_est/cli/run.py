@@ -67,6 +67,8 @@ def _execute(arguments: argparse.Namespace, observer: Observer) -> int:
     started_ns = time.time_ns()
     project, store = open_store()
     path = Path(arguments.recipe)
+    if arguments.depfile and not Path(arguments.depfile).absolute().parent.is_dir():
+        raise UsageError(f"--depfile {arguments.depfile}: no such directory", hint="mkdir -p it in the Makefile's rule")
     if _names_a_run(path):
         if arguments.overrides or arguments.relock or arguments.depfile:
             raise UsageError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from repro_est.cli.common import add_json, add_run, number, open_store, shown_path
-from repro_est.console import Console, human_size, human_time
+from repro_est.console import Console, human_size, human_time, visible
 from repro_est.digest import RunHash, TreeHash
 from repro_est.explain import leaves
 from repro_est.plan import Plan
@@ -85,18 +85,18 @@ def _print(
     console.out(f"{console.style('run', 'bold', out=True)}      {run}  {status_of(result, attempts)}")
     console.out(f"recipe   {recorded.name}  ({recorded.recipe})")
     if recorded.description:
-        console.out(f"about    {recorded.description}")
+        console.out(f"about    {visible(recorded.description)}")
     if recorded.tags:
-        console.out("tags     " + "  ".join(f"{key}={value}" for key, value in recorded.tags.items()))
+        console.out("tags     " + "  ".join(visible(f"{key}={value}") for key, value in recorded.tags.items()))
     for name, value in (result.metrics if result else {}).items():
-        console.out(f"metric   {name} = {number(value)}")
+        console.out(f"metric   {visible(name)} = {number(value)}")
     if result:
         for entry in store.read_tree(result.outputs).entries:
-            console.out(f"output   outputs/{entry.path}  {human_size(entry.size)}")
+            console.out(f"output   outputs/{visible(entry.path)}  {human_size(entry.size)}")
         console.out(f"outputs  {shown_path(store.layout.run(run) / 'outputs')}")
     if partial := _partial(run, attempts, store):
         for entry in partial.tree.entries:
-            console.out(f"partial  outputs/{entry.path}  {human_size(entry.size)}")
+            console.out(f"partial  outputs/{visible(entry.path)}  {human_size(entry.size)}")
         console.out(f"partial  {shown_path(partial.path)}  (attempt {attempts[-1].number}, no result)")
     for model in Models(store.layout).all():
         if model.run == run:
@@ -106,13 +106,13 @@ def _print(
     console.out(f"logs     {shown_path(_logs(run, result, attempts, store))}")
     console.out("")
     console.table(
-        [
-            [leaf, value]
-            for leaf, value in sorted(leaves(plan.document).items())
-            if not leaf.startswith("environment.packages")
-        ],
+        [[leaf, value] for leaf, value in sorted(leaves(plan.document).items()) if not leaf.startswith(_PACKAGES)],
         header=("hashed", "value"),
     )
+
+
+_PACKAGES = ("environment.packages.", "environment.conda.", "environment.build.")
+"""Leaves of which there are too many to show; `repro env show` lists them."""
 
 
 class _Partial(NamedTuple):
@@ -144,8 +144,11 @@ def _is_accepted(attempt: AttemptRecord, result: Result | None) -> bool:
 
 def _attempt_line(attempt: AttemptRecord, result: Result | None) -> str:
     took = human_time(sum(attempt.seconds.values()))
-    machine = attempt.facts.get("machine", {})
+    machine, image = attempt.facts.get("machine", {}), attempt.facts.get("image", {})
     where = machine.get("hostname", "?") if isinstance(machine, dict) else "?"
+    if isinstance(image, dict) and image:
+        origin = "" if image.get("origin") == "built" else f" from {image.get('origin')}"
+        where += f" in image {str(image.get('id')).removeprefix('sha256:')[:12]}{origin}"
     failure = f"  in phase {attempt.phase}: {attempt.reason}" if attempt.reason else ""
     status = attempt.status.value
     if attempt.status is Status.COMPLETED:
