@@ -41,7 +41,8 @@ def _containers(store: Store) -> list[str]:
     """Removes containers of runs nobody executes, where this machine has a Docker daemon."""
     if "DOCKER_HOST" not in os.environ and not os.path.exists("/var/run/docker.sock"):
         return []
-    from repro_est.images.daemon import connect, reap
+    from repro_est.images.containers import reap
+    from repro_est.images.daemon import connect
 
     try:
         return reap(connect(), store)

@@ -10,7 +10,7 @@ import contextlib
 import io
 import re
 import tarfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,7 +20,6 @@ from repro_est.errors import EnvironmentBuildError, InfrastructureError, Verific
 from repro_est.images.archive import archive
 from repro_est.images.image import ARCHITECTURES, Image, variables, whole
 from repro_est.images.layers import Layers
-from repro_est.store.leases import Leases
 from repro_est.store.store import Store
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def connect() -> DockerClient:
 
 def inspect(client: DockerClient, reference: str) -> Inspected | None:
     """Returns an image the daemon has, by ID or name; None when it has none."""
-    with _asking("inspecting an image"):
+    with asking("inspecting an image"):
         found = _ours(client, reference)
     if found is None:
         return None
@@ -91,13 +90,13 @@ def inspect(client: DockerClient, reference: str) -> Inspected | None:
 
 def history(client: DockerClient, image_id: Sha256) -> list[str]:
     """Returns what made each layer of an image, from the bottom, in the words of its configuration."""
-    with _asking("reading the history of an image"):
+    with asking("reading the history of an image"):
         return [str(item["CreatedBy"]) for item in reversed(client.api.history(f"sha256:{image_id}"))]
 
 
 def is_loaded(client: DockerClient, image_id: Sha256) -> bool:
     """Whether the daemon has exactly this image."""
-    with _asking("looking for an image"):
+    with asking("looking for an image"):
         return _ours(client, f"sha256:{image_id}") is not None
 
 
@@ -155,7 +154,7 @@ def complete(client: DockerClient, image: Image, store: Store) -> Image:
     kind, _, base = image.base.partition(" ")
     source = base if kind == "image" else f"sha256:{image.image_id}"
     wanted = {item.diff_id for item in image.layers if not store.layout.layer(item.diff_id).exists()}
-    with _asking(f"reading {source[:19]}"):
+    with asking(f"reading {source[:19]}"):
         found = _ours(client, source)
         if found is None:
             raise InfrastructureError(f"the Docker daemon has no image {source}", hint="build the image again")
@@ -174,7 +173,7 @@ def push(client: DockerClient, image: Image, repository: str) -> str:
     """
     _name(client, image.image_id, f"{repository}:{image.tag}")
     what = f"push to {repository}"
-    with _asking(what):
+    with asking(what):
         for line in client.api.push(repository, tag=image.tag, stream=True, decode=True):
             if "error" in line:
                 _refused(what, str(line["error"]))
@@ -196,7 +195,7 @@ def pull(client: DockerClient, repository: str, tag: str, *, platform: str | Non
     what = f"pull of {repository}{'@' if ':' in tag else ':'}{tag}"
     wanted = f"linux/{ARCHITECTURES[platform]}" if platform else None
     try:
-        with _asking(what):
+        with asking(what):
             # The SDK's own `images.pull` hides an error in the middle of the stream.
             for line in client.api.pull(repository, tag=tag, platform=wanted, stream=True, decode=True):
                 if "error" in line:
@@ -213,7 +212,7 @@ def resolve(client: DockerClient, name: str) -> str | None:
         InfrastructureError: the registry refused, or did not answer.
     """
     try:
-        with _asking(f"asking for {name}"):
+        with asking(f"asking for {name}"):
             return str(client.api.inspect_distribution(name)["Descriptor"]["digest"])
     except _Absent:
         return None
@@ -239,67 +238,12 @@ def build_dockerfile(client: DockerClient, path: Path) -> Sha256:
     return Sha256(str(image.id).removeprefix("sha256:"))
 
 
-def ask(client: DockerClient, image_id: Sha256, command: Sequence[str]) -> str | None:
-    """Runs a program in a container without network; returns what it prints, None when it cannot be run or fails."""
-    from docker.errors import APIError
-
-    with _asking(f"running {command[0]} in image {image_id[:12]}"):
-        container = client.containers.create(
-            f"sha256:{image_id}", list(command[1:]), entrypoint=list(command[:1]), network_mode="none"
-        )
-        try:
-            container.start()
-            done = container.wait()["StatusCode"] == 0
-            return bytes(container.logs(stdout=True, stderr=False)).decode("utf-8", "replace").strip() if done else None
-        except APIError:  # there is no such program in it
-            return None
-        finally:
-            container.remove(force=True, v=True)
-
-
-def require_gpu(client: DockerClient) -> None:
-    """Checks that the daemon can give a container a GPU.
-
-    Raises:
-        InfrastructureError: it cannot.
-    """
-    info = client.info()
-    if "nvidia" not in (info.get("Runtimes") or {}) and not info.get("CDISpecDirs"):
-        raise InfrastructureError(
-            "use_gpu = true, and the Docker daemon has no NVIDIA runtime and no CDI devices",
-            hint="install the NVIDIA container toolkit on that machine, or use_gpu = false",
-        )
-
-
-def reap(client: DockerClient, store: Store) -> list[str]:
-    """Removes containers of runs of this store that nobody executes any more; returns their runs."""
-    from docker.errors import APIError
-
-    removed: list[str] = []
-    leases = Leases(store.layout)
-    for container in client.containers.list(all=True, filters={"label": f"repro.store={store.layout.root}"}):
-        run = container.labels.get("repro.run", "")
-        if not leases.is_held(f"run-{run}"):
-            with contextlib.suppress(APIError):  # somebody else was faster
-                container.remove(force=True, v=True)
-                removed.append(run)
-    return removed
-
-
-def remove_containers(run: str, store: Store) -> None:
-    """Removes what is left of a run's container, as a killed client leaves it."""
-    with contextlib.suppress(Exception):  # the daemon may be gone; the next run reaps
-        labels = [f"repro.store={store.layout.root}", f"repro.run={run}"]
-        for container in connect().containers.list(all=True, filters={"label": labels}):
-            container.remove(force=True, v=True)
-
-
 class _Absent(InfrastructureError):
     """A registry or daemon does not have what it was asked for."""
 
 
 @contextlib.contextmanager
-def _asking(what: str) -> Iterator[None]:
+def asking(what: str) -> Iterator[None]:
     """Turns the errors of the SDK into ours."""
     from docker.errors import APIError, DockerException
 
@@ -335,7 +279,7 @@ def _ours(client: DockerClient, reference: str) -> Any:
 
 def _name(client: DockerClient, image_id: Sha256, name: str) -> None:
     repository, _, tag = name.rpartition(":")
-    with _asking(f"naming image {image_id[:12]}"):
+    with asking(f"naming image {image_id[:12]}"):
         found = _ours(client, f"sha256:{image_id}")
         if found is not None and name not in found.tags:
             found.tag(repository, tag)

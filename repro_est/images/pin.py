@@ -14,7 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repro_est.errors import InfrastructureError, LockError
-from repro_est.images.daemon import Inspected, ask, build_dockerfile, connect, inspect, pull, resolve
+from repro_est.images.containers import ask
+from repro_est.images.daemon import Inspected, build_dockerfile, connect, inspect, pull, resolve
 from repro_est.images.image import ARCHITECTURES
 from repro_est.lock.resolve import IMAGE_KEYS, locked_platforms
 from repro_est.lock.values import LockedImage

@@ -64,7 +64,8 @@ def open_runtime(plan: Plan, lock: Lock, store: Store, observer: Observer, proje
             )
         require(use_gpu=plan.use_gpu)
         return _Process(plan, realise(lock, store, observer))
-    from repro_est.images.daemon import connect, reap, require_gpu
+    from repro_est.images.containers import reap, require_gpu
+    from repro_est.images.daemon import connect
     from repro_est.images.obtain import environment_image
 
     client = connect()
@@ -172,7 +173,7 @@ class _Container:
         try:
             outcome = run_process(launch, on_output=on_output)
         finally:
-            from repro_est.images.daemon import remove_containers
+            from repro_est.images.containers import remove_containers
 
             remove_containers(plan.hash, self._store)
         if report.exists() and not outcome.canceled and not outcome.timed_out:
