@@ -202,7 +202,7 @@ def _push(root: Path, publish: object) -> None:
         before = _size(storage)
         _run(root, DOCKER, "push", "-q", f"{REGISTRY}/bench/peer:1")
         between = _size(storage)
-        _run(root, REPRO, "image", "push", "job.toml", f"{REGISTRY}/bench/ours")
+        _run(root, REPRO, "image", "push", "job.toml", "--to", f"{REGISTRY}/bench/ours")
         grown = {"docker": between - before, "repro": _size(storage) - between}
     share = grown["repro"] / grown["docker"]
     print("\nOne package changed, pushed")

@@ -16,7 +16,7 @@ from repro_est.errors import UsageError
 
 CONFIG_NAME = "repro.toml"
 STORE_VARIABLE = "REPRO_STORE"
-_REPOSITORY = r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d+)?(/[a-z0-9][a-z0-9._-]*)+"
+_REPOSITORY = r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
 
 MAX_SNAPSHOT_BYTES = 300 * 1024 * 1024
 """Default soft limit of a source snapshot, the figure of Azure ML (bytes)."""
@@ -85,7 +85,7 @@ def _configured(config: Path) -> Project:
                 problems.append(f"{config}: {table}.{key}: unknown key, expected one of {', '.join(known[table])}")
             elif type(value) is not expected:
                 problems.append(f"{config}: {table}.{key}: got {value!r}, expected {expected.__name__}")
-            elif key == "registry" and not re.fullmatch(_REPOSITORY, str(value)):
+            elif key == "registry" and not is_repository(str(value)):
                 expectation = "expected a repository such as `host:5000/team/env`"
                 problems.append(f"{config}: {table}.{key}: got {value!r}, {expectation}")
     if problems:
@@ -100,6 +100,11 @@ def _configured(config: Path) -> Project:
         base_sha256=images.get("base_sha256"),
         registry=images.get("registry"),
     )
+
+
+def is_repository(text: str) -> bool:
+    """Whether a text names a repository of a registry, without a tag."""
+    return re.fullmatch(_REPOSITORY, text) is not None
 
 
 def _store_path(root: Path, default: str) -> Path:

@@ -261,12 +261,12 @@ def docker(workshop: Workshop, base_tar: Path) -> Iterator[DockerClient]:
         missing("no Docker daemon answers (`make lab-up` as root starts one)")
     (workshop.root / "repro.toml").write_text(f'[images]\nbase = "{base_tar}"\n')
     before = {image.id for image in client.images.list(all=True)}
-    ours = ("repro-env:", "repro-run:", "lab-", "127.0.0.1:")
+    ours = ("repro-env:", "repro-run:", "repro-base:", "lab-", "127.0.0.1:")
     yield client
     left = client.containers.list(all=True, filters={"label": f"repro.store={workshop.root / 'cache'}"})
     for container in left:
         container.remove(force=True)
     for image in client.images.list():
-        if image.id not in before and (not image.tags or image.tags[0].startswith(ours)):
+        if image.id not in before and any(tag.startswith(ours) for tag in image.tags):
             _remove_image(client, str(image.id))
     assert left == []

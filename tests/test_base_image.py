@@ -173,6 +173,10 @@ def test_a_private_registry_takes_dockers_own_login(
     done = workshop.repro("lock", name)
     assert done.code == 5
     assert "docker login" in done.err
+    docker.images.get(docker_image.load(docker, "lab-same:1", base_tar, mark("private"))).tag(repository, "1")
+    done = workshop.repro("lock", name)  # that the daemon has it is no answer of the registry
+    assert done.code == 5
+    forget(docker, image_id)
     token = base64.b64encode(":".join(LOGIN).encode()).decode()
     (login / "config.json").write_text(json.dumps({"auths": {PRIVATE_REGISTRY: {"auth": token}}}))
     done = workshop.run(name)
@@ -235,6 +239,20 @@ def test_a_user_managed_image_runs_as_it_is(
     docker.images.remove("lab-python:1")
 
 
+def test_a_user_managed_image_needs_no_path_of_its_own(
+    workshop: Workshop, channel: Channel, docker: DockerClient, base_tar: Path, named: Callable[..., str]
+) -> None:
+    workshop.recipe("", environment(channel), name="maker", estimator='conda_packages = ["python"]')
+    workshop.repro("image", "build", "maker.toml", "--no-load")
+    layers = workshop.repro("image", "inspect", "maker.toml", "--json").json["layers"]
+    python = (workshop.root / "cache/layers" / f"{layers[1]['diff_id']}.tar").read_bytes()
+    docker_image.load(
+        docker, "lab-path:1", base_tar, python, docker_image.link("usr/bin/python", "/opt/env/bin/python")
+    )
+    name = named('custom_docker_image = "lab-path:1"', "user_managed = true")
+    assert seen(workshop, workshop.run(name)["run_hash"])["prefix"] == "/opt/env"
+
+
 def test_a_user_managed_image_without_python_is_refused(
     workshop: Workshop, docker: DockerClient, base_tar: Path, named: Callable[..., str]
 ) -> None:
@@ -266,6 +284,16 @@ def test_a_dockerfile_is_built_once_and_what_came_out_is_pinned(
     again = workshop.run(name, "--relock")
     assert seen(workshop, again["run_hash"])["mark"] == "another"
     forget(docker, image["image_ids"][0].partition("=")[2], locked_image(workshop)["image_ids"][0].partition("=")[2])
+
+
+def test_a_pruned_daemon_keeps_the_image_of_a_dockerfile(
+    workshop: Workshop, docker: DockerClient, base_tar: Path, named: Callable[..., str]
+) -> None:
+    docker_image.load(docker, "lab-from:1", base_tar)
+    workshop.write("Dockerfile.some", "FROM lab-from:1\nLABEL some=label\n")
+    assert workshop.repro("lock", named('dockerfile = "Dockerfile.some"')).code == 0
+    image_id = locked_image(workshop)["image_ids"][0].partition("=")[2]
+    assert docker.images.get(image_id).tags == [f"repro-base:{image_id[7:39]}"]
 
 
 def test_a_dockerfile_that_cannot_be_built_says_why(

@@ -103,7 +103,11 @@ def test_the_run_hash_and_the_outputs_are_those_of_the_process(workshop: Worksho
         ("import sys; sys.exit(7)", "", "exit code 7"),
         ("import os; os.kill(os.getpid(), 11)", "", "SIGSEGV"),
         ("import time; time.sleep(60)", "max_run_duration_seconds = 2\n", "took longer than max_run_duration_seconds"),
-        ("x = bytearray(300 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1", '[docker]\nmemory = "64m"\n', "memory"),
+        (
+            "x = bytearray(300 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1",
+            '[docker]\nmemory = "64m"\n',
+            "raise [docker] memory",
+        ),
         ("import nothing_there", "", "the module `nothing_there` is not in the environment"),
     ],
     ids=["exit code", "signal", "time limit", "memory", "traceback"],
@@ -187,10 +191,10 @@ def test_an_image_goes_through_a_registry(workshop: Workshop, channel: Channel, 
         missing("no registry answers (`make lab-up` as root starts one)")
     repository = f"{REGISTRY}/team/env"
     recipe(workshop, channel, "python")
-    pushed = workshop.repro("image", "push", "job.toml", repository, "--json")
+    pushed = workshop.repro("image", "push", "job.toml", "--to", repository, "--json")
     assert pushed.code == 0, pushed.err
     docker.images.remove(pushed.json["image_id"], force=True)
-    pulled = workshop.repro("image", "pull", "job.toml", repository, "--json")
+    pulled = workshop.repro("image", "pull", "job.toml", "--from", repository, "--json")
     assert pulled.code == 0, pulled.err
     assert pulled.json["image_id"] == pushed.json["image_id"]
     channel.add_module("alpha")
@@ -198,12 +202,24 @@ def test_an_image_goes_through_a_registry(workshop: Workshop, channel: Channel, 
     other = workshop.repro("image", "build", "other.toml", "--json").json
     docker.images.get(other["image_id"]).tag(repository, pushed.json["tag"])
     docker.images.push(repository, tag=pushed.json["tag"])
-    swapped = workshop.repro("image", "pull", "job.toml", repository)
+    swapped = workshop.repro("image", "pull", "job.toml", "--from", repository)
     assert swapped.code == 4
     assert "is another image" in swapped.err
-    down = workshop.repro("image", "push", "job.toml", "127.0.0.1:1/team/env")
+    down = workshop.repro("image", "push", "job.toml", "--to", "127.0.0.1:1/team/env")
     assert down.code == 5
     assert "127.0.0.1:1" in down.err
+
+
+def test_variables_of_the_container_act_on_nothing_outside(workshop: Workshop, channel: Channel) -> None:
+    script = "import os\nopen('outputs/v', 'w').write(os.environ['DOCKER_HOST'] + os.environ['HOSTNAME'])\n"
+    recipe(workshop, channel, "python", script=script)
+    path = workshop.root / "job.toml"
+    more = 'environment_variables = { LD_PRELOAD = "./x.so", DOCKER_HOST = "tcp://x:1", PYTHONHOME = "" }\n'
+    path.write_text(path.read_text().replace("[environment]", f"{more}[environment]"))
+    done = workshop.repro("run", "job.toml", "-t", "docker")
+    assert done.code == 0, done.err
+    shown = workshop.repro("show", "@", "--json").json
+    assert Path(shown["outputs_path"], "v").read_text() == "tcp://x:1repro"
 
 
 def test_no_daemon_is_a_clear_error(workshop: Workshop, channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
+import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from repro_est.digest import xxh3_hex
 from repro_est.images import builder as image_module
 from tests.conftest import PackageIndex, Workshop
+from tests.lab import docker_image
 from tests.lab.conda_package import Channel, Content
 from tests.test_conda import recipe
 
@@ -161,6 +165,79 @@ def test_a_layer_that_was_changed_is_found(workshop: Workshop, channel: Channel)
     assert workshop.repro("verify").code == 0
 
 
+def test_a_note_that_names_another_layer_is_not_believed(workshop: Workshop, channel: Channel) -> None:
+    channel.add("large", "1.0", {"share/large": Content(noise(2 << 20, "large"))})
+    recipe(workshop, channel, "large")
+    first = build(workshop)
+    notes = sorted((workshop.root / "cache/layers").glob("*.json"), key=lambda path: path.stat().st_size)
+    digest, _, text = notes[1].read_bytes().partition(b"\n")
+    other = json.loads(notes[2].read_bytes().partition(b"\n")[2])["diff_id"]
+    content = json.loads(text)
+    notes[1].write_bytes(digest + b"\n" + text.replace(content["diff_id"].encode(), other.encode()))
+    assert build(workshop)["image_id"] == first["image_id"]
+
+
+def test_verify_makes_every_layer_anew(workshop: Workshop, channel: Channel) -> None:
+    """Somebody who may write the store put another layer there, and a right note to it."""
+    channel.add("large", "1.0", {"share/large": Content(noise(2 << 20, "large"))})
+    recipe(workshop, channel, "large")
+    first = build(workshop)
+    layers = workshop.root / "cache/layers"
+    (note,) = (path for path in layers.glob("*.json") if b'"large 1.0"' in path.read_bytes())
+    content = json.loads(note.read_bytes().partition(b"\n")[2])
+    forged = docker_image.layer({"opt/env/share/large": b"evil"})
+    digest = hashlib.sha256(forged).hexdigest()
+    (layers / f"{digest}.tar").write_bytes(forged)
+    text = json.dumps({**content, "diff_id": digest, "size": len(forged)}, sort_keys=True).encode()
+    note.write_bytes(xxh3_hex(text).encode() + b"\n" + text)
+    done = workshop.repro("image", "verify", "job.toml", "--json")
+    assert done.code == 4
+    assert "is not what its packages make" in done.err
+    for path in layers.iterdir():
+        path.unlink()
+    assert build(workshop)["image_id"] == first["image_id"]
+
+
+@pytest.mark.parametrize("key", ["environment", "base", "origin"])
+def test_a_changed_record_is_named_and_hides_no_other(workshop: Workshop, channel: Channel, key: str) -> None:
+    recipe(workshop, channel, "python")
+    made = build(workshop)["image_id"].removeprefix("sha256:")
+    record = workshop.root / "cache/images" / f"{made}.json"
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({**content, key: "changed"}))
+    listed = workshop.repro("image", "ls")
+    assert listed.code == 0
+    assert "was changed, it is not the record of image" in listed.err
+    assert made[:12] not in listed.out
+
+
+def test_a_device_is_written_to_and_stays_a_device(workshop: Workshop, channel: Channel) -> None:
+    recipe(workshop, channel, "python")
+    os.mkfifo(workshop.root / "pipe")
+    opened = os.open(workshop.root / "pipe", os.O_RDWR)
+    with subprocess.Popen(["cat"], stdin=opened, stdout=subprocess.DEVNULL) as reader:
+        done = workshop.repro("image", "build", "job.toml", "--tarball", "pipe")
+        reader.kill()
+    os.close(opened)
+    assert done.code == 0, done.err
+    assert stat.S_ISFIFO((workshop.root / "pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "is no tar"), (b"text " * 999, "is no tar"), (None, "is no tar")]
+)
+def test_a_base_that_is_no_whole_tar_is_named(
+    workshop: Workshop, channel: Channel, base_tar: Path, content: bytes | None, message: str
+) -> None:
+    recipe(workshop, channel, "python")
+    workshop.write("cut.tar", base_tar.read_bytes()[:1_000_000] if content is None else content)
+    workshop.write("repro.toml", '[images]\nbase = "cut.tar"\n')
+    done = workshop.repro("image", "build", "job.toml", "--no-load")
+    assert done.code == 2
+    assert "[images] base" in done.err
+    assert message in done.err
+
+
 def test_a_lost_layer_is_made_again(workshop: Workshop, channel: Channel) -> None:
     recipe(workshop, channel, "python")
     first = build(workshop)
@@ -178,6 +255,7 @@ def test_a_lost_layer_is_made_again(workshop: Workshop, channel: Channel) -> Non
         ('[images]\nbase = "nowhere.tar"\n', 2, "no such file"),
         ('[images]\nbase = "{base}"\nbase_sha256 = "00"\n', 4, "was changed"),
         ("[images]\nbase = 3\n", 2, "images.base: got 3, expected str"),
+        ('[images]\nregistry = "UPPER/x"\n', 2, "expected a repository such as"),
     ],
 )
 def test_a_base_that_cannot_be_used_is_named(

@@ -54,7 +54,7 @@ def run(docker: DockerClient, image: str, outputs: Path) -> dict[str, Any]:
 def test_it_runs_with_nothing_but_docker(
     workshop: Workshop, docker: DockerClient, exported: str, tmp_path: Path
 ) -> None:
-    done = workshop.repro("image", "export", exported, "repro-run:it", "--json")
+    done = workshop.repro("image", "export", exported, "--tag", "repro-run:it", "--json")
     assert done.code == 0, done.err
     (tmp_path / "outputs").mkdir()
     seen = run(docker, "repro-run:it", tmp_path / "outputs")
@@ -87,8 +87,42 @@ def test_exporting_twice_gives_the_same_bytes(
     assert loaded.id == first.json["image_id"]
 
 
+def test_any_user_may_run_it(workshop: Workshop, docker: DockerClient, exported: str) -> None:
+    assert workshop.repro("image", "export", exported, "--tag", "repro-run:anyone").code == 0
+    said = docker.containers.run("repro-run:anyone", user="1234:1234", network_mode="none", remove=True)
+    assert json.loads(said)["cwd"] == "/work"
+
+
+def test_many_inputs_share_a_layer_when_docker_would_refuse_more(
+    workshop: Workshop, channel: Channel, docker: DockerClient, base_tar: Path, tmp_path: Path
+) -> None:
+    layers = [docker_image.layer({f"etc/layer{number}": b"x"}) for number in range(119)]
+    docker_image.load(docker, "lab-many:1", base_tar, *layers)
+    more = "".join(f'[inputs.i{n}]\npath = "in{n}"\n' for n in range(6))
+    for number in range(6):
+        workshop.write(f"in{number}", str(number))
+    words = ", ".join(f'{{ input = "i{n}" }}' for n in range(6))
+    estimator = f'custom_docker_image = "lab-many:1"\narguments = [{words}]'
+    script = "import json, sys\nprint(json.dumps([open(path).read() for path in sys.argv[1:]]))\n"
+    name = workshop.recipe(script, environment(channel) + more, estimator=estimator)
+    done = workshop.repro("image", "export", name, "--tag", "repro-run:many")
+    assert done.code == 0, done.err
+    (tmp_path / "outputs").mkdir()
+    assert run(docker, "repro-run:many", tmp_path / "outputs") == list("012345")
+
+
+@pytest.mark.parametrize("name", ["a:b:c", "trailing:", "UPPER:1", "-x:1"])
+def test_a_name_docker_would_not_take_is_refused(workshop: Workshop, exported: str, name: str) -> None:
+    done = workshop.repro("image", "export", exported, f"--tag={name}")
+    assert done.code == 2
+    assert "expected a name such as" in done.err
+    pushed = workshop.repro("image", "push", exported, "--to", "127.0.0.1:5000/team/env:v1")
+    assert pushed.code == 2
+    assert "without a tag" in pushed.err
+
+
 def test_inputs_may_be_left_out(workshop: Workshop, docker: DockerClient, exported: str, tmp_path: Path) -> None:
-    done = workshop.repro("image", "export", exported, "repro-run:bare", "--without-inputs")
+    done = workshop.repro("image", "export", exported, "--tag", "repro-run:bare", "--without-inputs")
     assert done.code == 0, done.err
     (tmp_path / "outputs").mkdir()
     assert run(docker, "repro-run:bare", tmp_path / "outputs")["data"] == []
@@ -103,7 +137,7 @@ def test_a_user_managed_image_gets_the_source_on_top(
     estimator = 'custom_docker_image = "lab-python:1"\nuser_managed = true'
     script = "import sys\nprint('[\"%s\"]' % sys.prefix)\nopen('outputs/done', 'w').write('yes')\n"
     name = workshop.recipe(script, environment(channel), estimator=estimator)
-    done = workshop.repro("image", "export", name, "repro-run:managed")
+    done = workshop.repro("image", "export", name, "--tag", "repro-run:managed")
     assert done.code == 0, done.err
     (tmp_path / "outputs").mkdir()
     assert run(docker, "repro-run:managed", tmp_path / "outputs") == ["/opt/env"]
@@ -116,5 +150,5 @@ def test_a_name_in_use_moves_to_the_new_image(
     workshop: Workshop, docker: DockerClient, base_tar: Path, exported: str
 ) -> None:
     docker_image.load(docker, "repro-run:moved", base_tar)
-    done = workshop.repro("image", "export", exported, "repro-run:moved", "--json")
+    done = workshop.repro("image", "export", exported, "--tag", "repro-run:moved", "--json")
     assert docker.images.get("repro-run:moved").id == done.json["image_id"]

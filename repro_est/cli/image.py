@@ -4,10 +4,10 @@ repro image build recipes/conda-digits.toml               make it, and load it w
 repro image build R --tarball image.tar                   an OCI layout that docker load takes too; needs no daemon
 repro image ls                                            images of this store
 repro image inspect R                                     layers, packages, configuration
-repro image verify R                                      read every layer, and make anew what came from a registry
-repro image push R [REPOSITORY]                           as REPOSITORY:<tag>; default: [images] registry
-repro image pull R [REPOSITORY]                           and check that it is the image of this recipe
-repro image export R NAME:TAG                             environment, source, inputs and command, into the daemon
+repro image verify R                                      read every layer, make all of them anew, and compare
+repro image push R --to REPOSITORY                        as REPOSITORY:<tag>; default: [images] registry
+repro image pull R --from REPOSITORY                      and check that it is the image of this recipe
+repro image export R --tag NAME:TAG                       environment, source, inputs and command, into the daemon
 repro image export R --tarball run.tar                    the same as a file: docker load -i run.tar
 """
 
@@ -25,11 +25,11 @@ from repro_est.errors import InfrastructureError, UsageError, VerificationError
 from repro_est.images.base import Base
 from repro_est.lock.values import Lock
 from repro_est.observer import Observer
-from repro_est.project import Project
-from repro_est.recipe.values import Recipe
+from repro_est.project import Project, is_repository
+from repro_est.recipe.values import Recipe, is_image_name
 from repro_est.store.store import Store
 
-_NAME_IT = 'name it, or write it into repro.toml: [images] registry = "host:5000/team/env"'
+_NAME_IT = 'name it with --to or --from, or in repro.toml: [images] registry = "host:5000/team/env"'
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,14 +44,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         one = verbs.add_parser(name, help=text)
         add_recipe(one)
         add_json(one)
-    for name, text in (("push", "push it to a registry"), ("pull", "pull it from a registry, and check it")):
-        one = verbs.add_parser(name, help=text)
+    for name, word in (("push", "--to"), ("pull", "--from")):
+        one = verbs.add_parser(name, help=f"{name} it {word[2:]} a registry" + (", and check it" * (name == "pull")))
         add_recipe(one)
-        one.add_argument("repository", metavar="REPOSITORY", nargs="?", help="without a tag; or [images] registry")
+        one.add_argument(
+            word, dest="repository", metavar="REPOSITORY", help="without a tag; default: [images] registry"
+        )
         add_json(one)
     export = verbs.add_parser("export", help="make an image that runs by itself: source, inputs and command in it")
     add_recipe(export)
-    export.add_argument("name", metavar="NAME:TAG", nargs="?", help="what to call it; default: repro-run:<run hash>")
+    export.add_argument("--tag", metavar="NAME:TAG", help="what to call it; default: repro-run:<run hash>")
     export.add_argument("--tarball", metavar="FILE", help="write it to a file in place of loading it into the daemon")
     export.add_argument("--without-inputs", action="store_true", help="leave inputs out; mount them at /inputs/NAME")
     add_json(export)
@@ -98,7 +100,7 @@ def _wanted(arguments: argparse.Namespace, console: Console) -> _Wanted:
     return _Wanted(recipe, lock, current_platform(), project, store, observer)
 
 
-def _made(arguments: argparse.Namespace, console: Console) -> tuple[Any, Store]:
+def _made(arguments: argparse.Namespace, console: Console, *, anew: bool = False) -> tuple[Any, Store]:
     """Returns the image of a recipe and the store, making what is missing."""
     from repro_est.images.builder import build_image
 
@@ -108,7 +110,8 @@ def _made(arguments: argparse.Namespace, console: Console) -> tuple[Any, Store]:
             "user_managed = true takes the base image as it is, so there is no image to make",
             hint="`repro image export` makes one with the source in it",
         )
-    return build_image(wanted.lock, wanted.platform, wanted.base(), wanted.store, wanted.observer), wanted.store
+    base, store = wanted.base(), wanted.store
+    return build_image(wanted.lock, wanted.platform, base, store, wanted.observer, anew=anew), store
 
 
 def _build(arguments: argparse.Namespace, console: Console) -> int:
@@ -156,6 +159,11 @@ def _write(path: Path, image: Any, name: str, store: Store) -> None:
 
     image = whole(image, store) or complete(connect(), image, store)
     _check_layers(image, store)  # a daemon checks what it loads; a file goes to who knows where
+    if path.exists() and not path.is_file():  # a device or a pipe is written to, never replaced
+        with open(path, "wb") as file:
+            for part in archive(image, store, tag=name):
+                file.write(part)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as file:
@@ -172,7 +180,7 @@ def _ls(arguments: argparse.Namespace, console: Console) -> int:
     from repro_est.images.image import images
 
     _, store = open_store()
-    found = images(store)
+    found = images(store, on_broken=console.warning)
     if arguments.json:
         console.json([{key: value for key, value in image.to_json().items() if key != "config"} for image in found])
         return 0
@@ -202,17 +210,18 @@ def _check_layers(image: Any, store: Store) -> None:
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise VerificationError(
-            f"image {image.image_id[:12]}\n{listed}", hint="repro verify --repair, then build again"
+            f"image {image.image_id[:12]}\n{listed}", hint="repro verify --repair   sets them aside; then build again"
         )
 
 
 def _verify(arguments: argparse.Namespace, console: Console) -> int:
-    image, store = _made(arguments, console)
     try:
-        _check_layers(image, store)
+        known, store = _made(arguments, console)  # of the layers that are there
+        _check_layers(known, store)
+        image, _ = _made(arguments, console, anew=True)
     except VerificationError as error:
         if arguments.json:
-            console.json({"image_id": f"sha256:{image.image_id}", "ok": False, "problems": [error.message]})
+            console.json({"ok": False, "problems": [error.message]})
         raise
     if arguments.json:
         console.json({"image_id": f"sha256:{image.image_id}", "ok": True, "problems": []})
@@ -223,9 +232,9 @@ def _verify(arguments: argparse.Namespace, console: Console) -> int:
 def _repository(arguments: argparse.Namespace) -> str:
     given: str | None = arguments.repository or open_store()[0].registry
     if given is None:
-        raise UsageError(
-            "no REPOSITORY given", hint='name it, or [images] registry = "host:5000/team/env" in repro.toml'
-        )
+        raise UsageError("no REPOSITORY given", hint=_NAME_IT)
+    if not is_repository(given):
+        raise UsageError(f"got {given!r}, expected a repository without a tag, such as `host:5000/team/env`")
     return given
 
 
@@ -266,11 +275,14 @@ def _export(arguments: argparse.Namespace, console: Console) -> int:
     from repro_est.images.obtain import environment_image
     from repro_est.launch.standalone import standalone
 
+    if arguments.tag and not is_image_name(arguments.tag):
+        raise UsageError(f"--tag: got {arguments.tag!r}, expected a name such as `team/run:1`")
     wanted = _wanted(arguments, console)
     plan = engine.prepare(wanted.recipe, wanted.project, wanted.store, wanted.observer).plan
     below, python = environment_image(wanted.lock, wanted.platform, wanted.project, wanted.store, wanted.observer)
     image = standalone(plan, below, python, wanted.store, with_inputs=not arguments.without_inputs)
-    name = arguments.name or f"repro-run:{plan.hash}"
+    name = arguments.tag or f"repro-run:{plan.hash}"
+    name = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
     if arguments.tarball:
         _write(Path(arguments.tarball), image, name, wanted.store)
     else:
@@ -280,5 +292,5 @@ def _export(arguments: argparse.Namespace, console: Console) -> int:
         console.json({"image_id": f"sha256:{image.image_id}", "run_hash": plan.hash, "name": name, "written": where})
         return 0
     console.step("Exported", f"{where}, image {image.image_id[:12]}")
-    console.out(f'docker run --rm -v "$PWD/outputs:/work/outputs" {name}')
+    console.out(f'docker run --rm --user "$(id -u):$(id -g)" -v "$PWD/outputs:/work/outputs" {name}')
     return 0

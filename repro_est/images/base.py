@@ -7,6 +7,7 @@ of such an image stay in the daemon; they come into the store only when somebody
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -47,7 +48,7 @@ class TarBase:
     def __init__(self, tar: Path, store: Store) -> None:
         self._layers, self._tar = Layers(store.layout), tar
         key = Sha256(sha256_hex(canonical([_NOTE, digest_input(tar, store).tree.hash])))
-        self._layer = self._layers.find(key, "base") or self._layers.take(key, "base", tar)
+        self._layer = self._layers.find(key, "base") or self._layers.take(key, "base", _checked(tar))
 
     @property
     def sha256(self) -> Sha256:
@@ -63,6 +64,22 @@ class TarBase:
 
     def layers(self) -> tuple[Layer, ...]:
         return (self._layer,)
+
+
+def _checked(tar: Path) -> Path:
+    """Returns the tar, read to its end.
+
+    Raises:
+        UsageError: it is cut short, compressed, empty, or no tar.
+    """
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            count = sum(1 for _ in archive)
+    except (tarfile.TarError, OSError) as error:
+        raise UsageError(f"[images] base: {tar} is no tar: {error}", hint="an uncompressed, whole one") from None
+    if not count:
+        raise UsageError(f"[images] base: {tar} is an empty tar, expected a root file system")
+    return tar
 
 
 class ImageBase:

@@ -23,7 +23,7 @@ from repro_est.environment.key import environment_document, environment_key
 from repro_est.environment.wheels import unpack
 from repro_est.errors import EnvironmentBuildError, UsageError, VerificationError
 from repro_est.images.base import Base
-from repro_est.images.image import ARCHITECTURES, BUILT, PREFIX, Image, find_image, write_image
+from repro_est.images.image import ARCHITECTURES, BUILT, PREFIX, SEARCH_PATH, Image, find_image, write_image
 from repro_est.images.layers import Layer, Layers
 from repro_est.lock.values import CondaPackage, Lock, Package
 from repro_est.observer import Observer
@@ -33,16 +33,21 @@ from repro_est.store.store import Store
 
 MAX_LAYERS = 100
 """Of an image of ours; the rest of what Docker takes is left for layers of others on top."""
-_DOCKERS_LIMIT = 125
+DOCKERS_LIMIT = 125
+"""Layers of one image that Docker takes."""
 
 _LAYER_FORMAT = "repro:layer:1"
 _LARGE = 1 << 20  # bytes of the package file: it then has a layer of its own
 EPOCH = "1970-01-01T00:00:00Z"
-_SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def build_image(lock: Lock, platform: str, base: Base, store: Store, observer: Observer) -> Image:
+def build_image(
+    lock: Lock, platform: str, base: Base, store: Store, observer: Observer, *, anew: bool = False
+) -> Image:
     """Builds the image of a lock; layers that are there already are not made again.
+
+    Args:
+        anew: make every layer of packages again, whatever is there: a proof that the image is what they make.
 
     Raises:
         UsageError: the environment has no Python of its own, or is not one for Linux.
@@ -64,21 +69,24 @@ def build_image(lock: Lock, platform: str, base: Base, store: Store, observer: O
 
     with Leases(store.layout).hold(f"image-{key}", on_wait=on_wait):
         bottom = base.layers()
-        if len(bottom) >= _DOCKERS_LIMIT:
+        if len(bottom) >= DOCKERS_LIMIT:
             raise UsageError(
-                f"the base image has {len(bottom)} layers, and Docker takes {_DOCKERS_LIMIT} in all",
+                f"the base image has {len(bottom)} layers, and Docker takes {DOCKERS_LIMIT} in all",
                 hint="squash it: docker export of a container of it, and docker import",
             )
         room = max(MAX_LAYERS - len(bottom), 1)
-        layers = (*bottom, *_Builder(lock, platform, store, observer).layers(room))
+        layers = (*bottom, *_Builder(lock, platform, store, observer).layers(room, anew=anew))
         config = configuration(document, layers, platform, base.variables)
         image = Image(Sha256(sha256_hex(canonical(config))), key, platform, base.name, layers, config)
         known = find_image(key, base.name, store)
-        if known is not None and known.image_id != image.image_id and known.origin != BUILT:
+        if known is not None and known.image_id != image.image_id:
+            which = "made here before" if known.origin == BUILT else f"pulled from {known.origin}"
+            if known.origin == BUILT and anew:
+                write_image(image, store)  # of what was just made of verified packages there is no doubt
             raise VerificationError(
-                f"image {image.tag}: the one pulled from {known.origin} is not what its packages make\n"
+                f"image {image.tag}: the one {which} is not what its packages make\n"
                 f"  expected {image.image_id}\n  got      {known.image_id}",
-                hint=f"do not use it, and ask who pushed it; `rm {store.layout.image(known.image_id)}` forgets it here",
+                hint=f"do not use it; `rm {store.layout.image(known.image_id)}` forgets it here",
             )
         write_image(image, store)
     return image
@@ -94,11 +102,11 @@ class _Builder:
         self._layers = Layers(store.layout)
         self._artifacts = Artifacts(lock, platform, store, observer)
 
-    def layers(self, room: int) -> tuple[Layer, ...]:
+    def layers(self, room: int, *, anew: bool) -> tuple[Layer, ...]:
         """Returns the layers above the base, at most `room`."""
         self._artifacts.fetch()
         groups = [(self._key(group), _name(group), group) for group in self._groups(room)]
-        found = {key: self._layers.find(key, name) for key, name, _ in groups}
+        found = {key: None if anew else self._layers.find(key, name) for key, name, _ in groups}
         missing = [(key, name, group) for key, name, group in groups if found[key] is None]
         if missing:
             self._observer.event("message", message=f"Making {len(missing)} of {len(groups)} layers")
@@ -233,7 +241,7 @@ def configuration(
         for name, version, _, sha256 in document.get(section, ())
     ]
     ours = {
-        "PATH": f"{PREFIX}/bin:{below.get('PATH') or _SEARCH}",
+        "PATH": f"{PREFIX}/bin:{below.get('PATH') or SEARCH_PATH}",
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONNOUSERSITE": "1",

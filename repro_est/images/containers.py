@@ -6,6 +6,7 @@ A run's own container is started by `launch.container`; it has the labels `repro
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,11 @@ def ask(client: DockerClient, image_id: Sha256, command: Sequence[str]) -> str |
 
     with asking(f"running {command[0]} in image {image_id[:12]}"):
         container = client.containers.create(
-            f"sha256:{image_id}", list(command[1:]), entrypoint=list(command[:1]), network_mode="none"
+            f"sha256:{image_id}",
+            list(command[1:]),
+            entrypoint=list(command[:1]),
+            network_mode="none",
+            user=f"{os.getuid()}:{os.getgid()}",  # as a run
         )
         try:
             container.start()

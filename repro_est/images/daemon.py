@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 REPOSITORY = "repro-env"
 """What images of environments are called in a daemon: `repro-env:<tag>`."""
+BASES = "repro-base"
+"""What images built of a Dockerfile are called, so that no `docker image prune` takes them: `repro-base:<id>`."""
 
 _TIMEOUT_SECONDS = 600
 _DENIED = r"unauthorized|denied|authentication required|no basic auth"
@@ -67,10 +69,10 @@ def connect() -> DockerClient:
         client = docker.from_env(timeout=_TIMEOUT_SECONDS)
         client.ping()
     except (DockerException, OSError) as error:
-        raise InfrastructureError(
-            f"no Docker daemon answers: {_short(error)}",
-            hint="install and start Docker, or use the target `local`, which needs none",
-        ) from None
+        hint = "install and start Docker, or use the target `local`, which needs none"
+        if "permission denied" in str(error).lower():
+            hint = "add your user to the group `docker`, or set DOCKER_HOST"
+        raise InfrastructureError(f"no Docker daemon answers: {_short(error)}", hint=hint) from None
     return client
 
 
@@ -231,15 +233,22 @@ def build_dockerfile(client: DockerClient, path: Path) -> Sha256:
         image, _ = client.images.build(**context, rm=True, forcerm=True)
     except BuildError as error:
         said = [str(line.get("stream") or "").rstrip() for line in error.build_log if isinstance(line, dict)]
-        shown = "\n".join(f"  | {line}" for line in [line for line in said if line][-12:])
+        plain = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line) for line in said if line]
+        shown = "\n".join(f"  | {line}" for line in plain[-12:])
         raise EnvironmentBuildError(f"{path}: docker build failed: {error.msg}\n{shown}") from None
     except (DockerException, OSError, TypeError) as error:
         raise EnvironmentBuildError(f"{path}: docker build failed: {_short(error)}") from None
-    return Sha256(str(image.id).removeprefix("sha256:"))
+    image_id = Sha256(str(image.id).removeprefix("sha256:"))
+    _name(client, image_id, f"{BASES}:{image_id[:32]}")
+    return image_id
 
 
 class _Absent(InfrastructureError):
     """A registry or daemon does not have what it was asked for."""
+
+
+class Denied(InfrastructureError):
+    """A registry wants credentials, or other ones."""
 
 
 @contextlib.contextmanager
@@ -260,7 +269,7 @@ def asking(what: str) -> Iterator[None]:
 def _refused(what: str, text: str) -> NoReturn:
     lowered = text.lower()
     if re.search(_DENIED, lowered):
-        raise InfrastructureError(f"{what}: {text}", hint="docker login REGISTRY, as the user who runs repro")
+        raise Denied(f"{what}: {text}", hint="docker login REGISTRY, as the user who runs repro")
     if re.search(_ABSENT, lowered):
         raise _Absent(f"{what}: {text}")
     if "verification" in lowered or "digest" in lowered:

@@ -1,6 +1,6 @@
 """An image of an environment as a value, and the records of those this store knows.
 
-    images/<image id>.json     {format, image_id, environment, platform, base, origin, layers, config}
+    images/<image id>.json     {format, image_id, environment, platform, base, origin, layers, config, xxh3}
     images/<tag>               a link to one of them
 
 The ID of an image is the SHA-256 of its configuration, which is canonical JSON (RFC 8785) of nothing but the packages
@@ -14,12 +14,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from repro_est.digest import EnvironmentKey, Sha256, canonical, sha256_hex
+from repro_est.digest import EnvironmentKey, Sha256, canonical, sha256_hex, xxh3_hex
 from repro_est.errors import VerificationError
 from repro_est.files import sha256_file, write_atomic
 from repro_est.images.layers import Layer
@@ -37,6 +37,9 @@ BUILD_FORMAT = 2
 
 ARCHITECTURES = {"linux-64": "amd64", "linux-aarch64": "arm64"}
 """What OCI calls the platforms images are made for."""
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""PATH of an image that sets none."""
 
 _FORMAT = 2
 
@@ -77,8 +80,8 @@ class Image:
 
     @property
     def search_path(self) -> str:
-        """PATH in the image."""
-        return variables(self.config["config"]).get("PATH", "")
+        """PATH in the image; Docker's own where it sets none."""
+        return variables(self.config["config"]).get("PATH") or SEARCH_PATH
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -109,7 +112,8 @@ def write_image(image: Image, store: Store) -> None:
     path = store.layout.image(image.image_id)
     with writing(path):
         path.parent.mkdir(exist_ok=True)
-        data = json.dumps(image.to_json(), indent=1, sort_keys=True).encode() + b"\n"
+        content = image.to_json()
+        data = json.dumps({**content, "xxh3": _digest(content)}, indent=1, sort_keys=True).encode() + b"\n"
         if not path.exists() or path.read_bytes() != data:
             write_atomic(path, data)
         link = store.layout.image_link(image.tag)
@@ -131,9 +135,18 @@ def find_image(environment: EnvironmentKey, base: str, store: Store) -> Image | 
     return None
 
 
-def images(store: Store) -> list[Image]:
-    """Returns the images of this store, by environment."""
-    found = [load_image(Sha256(path.stem), store) for path in store.layout.directory("images").glob("*.json")]
+def images(store: Store, on_broken: Callable[[str], None]) -> list[Image]:
+    """Returns the images of this store, by environment.
+
+    Args:
+        on_broken: told of each record that cannot be used.
+    """
+    found: list[Image] = []
+    for path in store.layout.directory("images").glob("*.json"):
+        try:
+            found.append(load_image(Sha256(path.stem), store))
+        except VerificationError as error:
+            on_broken(error.message)
     return sorted(found, key=lambda image: (image.environment, image.image_id))
 
 
@@ -154,9 +167,17 @@ def load_image(image_id: Sha256, store: Store) -> Image:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VerificationError(f"{path}: is no record of an image: {error}") from None
     listed = [f"sha256:{layer.diff_id}" for layer in image.layers]
-    if sha256_hex(image.config_bytes) != image_id or listed != image.config["rootfs"]["diff_ids"]:
-        raise VerificationError(f"{path}: was changed, it is not image {image_id[:12]}", hint="build it again")
+    same = sha256_hex(image.config_bytes) == image_id and listed == image.config["rootfs"]["diff_ids"]
+    if not same or content.get("xxh3") != _digest(image.to_json()):
+        raise VerificationError(
+            f"{path}: was changed, it is not the record of image {image_id[:12]}", hint=f"rm {path}"
+        )
     return image
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """What binds all of a record together; a configuration binds only itself."""
+    return xxh3_hex(canonical({name: value for name, value in content.items() if name != "xxh3"}))
 
 
 def whole(image: Image, store: Store) -> Image | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from repro_est.digest import Sha256, xxh3
+from repro_est.digest import Sha256, xxh3, xxh3_hex
 from repro_est.digest import sha256 as new_sha256
 from repro_est.files import copy_file, fsync, sha256_file, sync_filesystem, write_atomic
 from repro_est.store.guard import writing
@@ -53,20 +53,23 @@ class Layers:
     def find(self, key: Sha256, name: str) -> Layer | None:
         """Returns the layer that was made for a key, if it is still there."""
         note = self._note(key)
-        if note is None or not self._layout.layer(note[0]).exists():
+        try:
+            there = note is not None and self._layout.layer(note[0]).stat().st_size == note[1]
+        except OSError:
             return None
-        return Layer(name, note[0], note[1])
+        return Layer(name, note[0], note[1]) if note is not None and there else None
 
     def paths(self, key: Sha256) -> Mapping[str, str]:
         """Returns the paths of the layer of a key, each with what tells contents apart."""
         note = self._note(key)
         return note[2] if note else {}
 
-    def make(self, key: Sha256, name: str, entries: Mapping[str, Path]) -> Layer:
+    def make(self, key: Sha256, name: str, entries: Mapping[str, Path], *, open_to_all: Collection[str] = ()) -> Layer:
         """Makes a layer.
 
         Args:
-            entries: path in the image (relative, POSIX) to the file or symlink that will be there.
+            entries: path in the image (relative, POSIX) to the file, symlink or empty directory that will be there.
+            open_to_all: directories any user may write to, with the mode of /tmp.
         """
         with writing(self._layout.directory("layers")), claimed_directory(self._layout, "tmp") as scratch:
             self._layout.directory("layers").mkdir(exist_ok=True)
@@ -74,7 +77,7 @@ class Layers:
             contents: dict[str, str] = {}
             with open(temporary, "wb") as file:
                 writer = _Hashing(file)
-                _write(writer, entries, contents)
+                _write(writer, entries, contents, open_to_all)
                 file.flush()
                 fsync(file.fileno())
             diff_id = Sha256(writer.hasher.hexdigest())
@@ -115,11 +118,15 @@ class Layers:
 
     def _write_note(self, key: Sha256, layer: Layer, contents: Mapping[str, str]) -> None:
         note = {"diff_id": layer.diff_id, "size": layer.size, "name": layer.name, "paths": contents}
-        write_atomic(self._layout.layer_note(key), json.dumps(note, sort_keys=True).encode())
+        text = json.dumps(note, sort_keys=True).encode()
+        write_atomic(self._layout.layer_note(key), xxh3_hex(text).encode() + b"\n" + text)
 
     def _note(self, key: Sha256) -> tuple[Sha256, int, Mapping[str, str]] | None:
         try:
-            note = json.loads(self._layout.layer_note(key).read_bytes())
+            digest, _, text = self._layout.layer_note(key).read_bytes().partition(b"\n")
+            if digest.decode("ascii", "replace") != xxh3_hex(text):  # torn, or changed
+                return None
+            note = json.loads(text)
             return Sha256(note["diff_id"]), int(note["size"]), note["paths"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -137,7 +144,7 @@ class _Hashing:
         return self._file.write(data)
 
 
-def _write(file: _Hashing, entries: Mapping[str, Path], contents: dict[str, str]) -> None:
+def _write(file: _Hashing, entries: Mapping[str, Path], contents: dict[str, str], open_to_all: Collection[str]) -> None:
     names = sorted({*entries, *_parents(entries)}, key=lambda name: name.split("/"))
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as archive:  # type: ignore[call-overload]
         for name in names:
@@ -145,7 +152,7 @@ def _write(file: _Hashing, entries: Mapping[str, Path], contents: dict[str, str]
             path = entries.get(name)
             status = path.lstat() if path is not None else None
             if path is None or status is None or stat.S_ISDIR(status.st_mode):
-                member.type, member.mode = tarfile.DIRTYPE, 0o755
+                member.type, member.mode = tarfile.DIRTYPE, 0o1777 if name in open_to_all else 0o755
                 archive.addfile(member)
             elif stat.S_ISLNK(status.st_mode):
                 member.type, member.mode, member.linkname = tarfile.SYMTYPE, 0o777, os.readlink(path)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from repro_est.errors import InfrastructureError, LockError
 from repro_est.images.containers import ask
-from repro_est.images.daemon import Inspected, build_dockerfile, connect, inspect, pull, resolve
+from repro_est.images.daemon import Denied, Inspected, build_dockerfile, connect, inspect, pull, resolve
 from repro_est.images.image import ARCHITECTURES
 from repro_est.lock.resolve import IMAGE_KEYS, locked_platforms
 from repro_est.lock.values import LockedImage
@@ -83,11 +83,14 @@ def _named(client: DockerClient, request: ImageRequest, platforms: tuple[str, ..
     pinned = request.name.partition("@")[2]
     try:
         digest = pinned or resolve(client, request.name)
+    except Denied:
+        raise
     except InfrastructureError as error:
         local = inspect(client, request.name)
         if local is None:
             raise
-        observer.event("warning", message=f"{error.message}; taken from this daemon, which has it, by its ID alone")
+        message = f"{error.message}; taken from this daemon, which has it, by its ID alone: nobody else can pull it"
+        observer.event("warning", message=message)
         digest = None
     if digest is None:
         local = inspect(client, request.name)

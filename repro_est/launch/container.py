@@ -15,6 +15,9 @@ import sys
 from types import FrameType
 from typing import Any
 
+VARIABLES = "REPRO_CONTAINER_VARIABLES"
+"""Holds all variables of the container as JSON: none of them may act on this process, and none be an argument."""
+
 _STOP_SECONDS = 8  # less than the supervisor waits between TERM and KILL
 
 
@@ -24,16 +27,18 @@ def main(specification: dict[str, Any]) -> int:
     from docker.errors import DockerException
     from docker.types import DeviceRequest, Mount
 
-    client = docker.from_env(timeout=600)
+    variables = json.loads(os.environ.pop(VARIABLES))
     limits = specification["limits"]
     gpu = [DeviceRequest(count=-1, capabilities=[["gpu"]])] if specification["use_gpu"] else []
     try:
+        client = docker.from_env(timeout=600)
         container = client.containers.create(
             specification["image"],
             specification["command"][1:],
             entrypoint=specification["command"][:1],  # in place of what the image would start
             healthcheck={"test": ["NONE"]},
-            environment={name: os.environ[name] for name in specification["variables"]},
+            environment=variables,
+            hostname="repro",
             working_dir="/work",
             user=specification["user"],
             labels=specification["labels"],

@@ -65,6 +65,8 @@ def diagnose(outcome: Outcome, stderr: Sequence[str]) -> Cause | None:
             f"the module `{module}` is not in the environment",
             f'if it is a package, add it: pip_packages = [..., "{distribution_for(module)}"], then repro lock',
         )
+    if "used more memory than [docker] memory" in text:
+        return Cause("it used more memory than [docker] memory allows", "raise [docker] memory, or use less")
     if outcome.oom_kills or (outcome.signal == "SIGKILL" and not outcome.canceled):
         return Cause("the kernel killed it, most often for want of memory", "use less memory, or a larger machine")
     if "CUDA out of memory" in text or "OutOfMemoryError" in text:

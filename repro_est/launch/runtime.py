@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from repro_est.environment.prefix import Prefix, realise
 from repro_est.errors import InfrastructureError, UsageError
 from repro_est.images.image import PREFIX, Image
+from repro_est.launch.container import VARIABLES
 from repro_est.launch.process import Launch, OnOutput, Outcome, closed_environment, run_process
 from repro_est.lock.values import Lock
 from repro_est.observer import Observer
@@ -32,7 +33,7 @@ HOME = "/home/repro"
 TEMPORARY = "/tmp"  # noqa: S108 -- in the container, where it is ours alone
 """Where a container has the source, and its own home and temporary directory."""
 
-_FROM_OUTSIDE = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+_FROM_OUTSIDE = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "PATH", "HOME")
 
 
 class Runtime(Protocol):
@@ -142,7 +143,6 @@ class _Container:
         specification = {
             "image": f"sha256:{self._image.image_id}",
             "command": [self._python, plan.entry_script, *plan.command_words(inputs)],
-            "variables": sorted(environment),
             "mounts": [
                 [str(place.source), WORK, "ro"],
                 [str(place.outputs), f"{WORK}/outputs", "rw"],
@@ -164,8 +164,8 @@ class _Container:
         outside = {name: os.environ[name] for name in _FROM_OUTSIDE if name in os.environ}
         launch = Launch(
             command=(sys.executable, "-I", "-m", "repro_est.launch.container", json.dumps(specification)),
-            cwd=place.source,
-            environment={**environment, **outside},
+            cwd=place.home.parent,
+            environment={**outside, VARIABLES: json.dumps(environment)},
             log_directory=logs,
             timeout_seconds=plan.recorded.timeout_seconds,
             secrets=tuple(secrets.values()),

@@ -1,6 +1,6 @@
 """An image that needs nothing else: environment, source and inputs of a plan, and the command that runs it.
 
-    docker run --rm -v "$PWD/outputs:/work/outputs" NAME
+    docker run --rm --user "$(id -u):$(id -g)" -v "$PWD/outputs:/work/outputs" NAME
 
 On top of the image of the environment come one layer for the source and one for each input; the command, the variables
 and the working directory are in its configuration. Names of secrets are no part of it, nor is any value: they are given
@@ -10,14 +10,18 @@ with `-e NAME`. The same plan and base make the same image, bit for bit, as ever
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from repro_est.digest import Sha256, canonical, sha256_hex
+from repro_est.errors import UsageError
+from repro_est.images.builder import DOCKERS_LIMIT
 from repro_est.images.image import Image, variables
 from repro_est.images.layers import Layer, Layers
 from repro_est.launch.process import closed_environment
 from repro_est.launch.runtime import HOME, TEMPORARY, WORK, inside, run_facts
+from repro_est.outputs import LOGS, OUTPUTS
 from repro_est.plan import Plan
 from repro_est.store.scratch import claimed_directory
 from repro_est.store.store import Store
@@ -35,15 +39,28 @@ def standalone(plan: Plan, image: Image, python: str, store: Store, *, with_inpu
 
     Raises:
         InputError: an input is not what was planned.
+        UsageError: Docker would refuse it for its many layers.
     """
     layers = Layers(store.layout)
     with claimed_directory(store.layout, "work") as root:
         place = stage(plan, store, root)
         paths = inside(place)
-        made = [_layer(layers, "source", [WORK, plan.source], _below(place.source, WORK) | {HOME[1:]: place.home})]
-        for item in plan.recorded.inputs if with_inputs else ():
-            files = _input(place, item.name, paths[item.name])
-            made.append(_layer(layers, f"input {item.name}", [paths[item.name], item.tree], files))
+        own = _below(place.source, WORK) | {HOME[1:]: place.home}
+        writable = {HOME[1:], f"{WORK[1:]}/{OUTPUTS}", f"{WORK[1:]}/{LOGS}"}  # by whatever user it is run as
+        made = [_layer(layers, "source", [WORK, plan.source], own, writable)]
+        inputs = {
+            f"input {item.name}": ([paths[item.name], item.tree], _input(place, item.name, paths[item.name]))
+            for item in (plan.recorded.inputs if with_inputs else ())
+        }
+        if len(image.layers) + 1 + len(inputs) > DOCKERS_LIMIT:
+            made_of = [word for words, _ in inputs.values() for word in words]
+            inputs = {"inputs": (made_of, dict(ChainMap(*(files for _, files in inputs.values()))))}
+        made += [_layer(layers, name, words, files) for name, (words, files) in inputs.items()]
+    if len(image.layers) + len(made) > DOCKERS_LIMIT:
+        raise UsageError(
+            f"the image has {len(image.layers)} layers below, and Docker takes {DOCKERS_LIMIT} in all",
+            hint="squash the base image: docker export of a container of it, and docker import",
+        )
     below = image.config["config"]
     environment = closed_environment(
         prefix=Path(python).parent.parent,
@@ -70,9 +87,11 @@ def standalone(plan: Plan, image: Image, python: str, store: Store, *, with_inpu
     return Image(image_id, image.environment, image.platform, image.base, together, config, image.origin)
 
 
-def _layer(layers: Layers, name: str, made_of: list[str], entries: Mapping[str, Path]) -> Layer:
+def _layer(
+    layers: Layers, name: str, made_of: list[str], entries: Mapping[str, Path], open_to_all: Collection[str] = ()
+) -> Layer:
     key = Sha256(sha256_hex(canonical([_LAYER_FORMAT, name, *made_of])))
-    return layers.find(key, name) or layers.make(key, name, entries)
+    return layers.find(key, name) or layers.make(key, name, entries, open_to_all=open_to_all)
 
 
 def _input(place: Workplace, name: str, path: str) -> dict[str, Path]:

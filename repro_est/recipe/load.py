@@ -35,14 +35,13 @@ from repro_est.recipe.values import (
     RunInput,
     UrlInput,
     Word,
+    is_image_name,
 )
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
 _MODEL_NAME = r"[a-zA-Z0-9][-._a-zA-Z0-9]{0,254}"  # Azure ML's rule
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _HEX64 = r"[0-9a-f]{64}"
-_HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d+)?"
-_IMAGE = rf"({_HOST}/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?(@sha256:{_HEX64})?"
 _LOOKS_CONFIDENTIAL = r"(^|[^a-z])(token|secret|password|passwd|api[-_]?key|access[-_]?key)s?$"
 _LOOKS_HARMLESS = r"(max|num|n|new|min)[-_]?(new[-_]?)?tokens?$"
 
@@ -261,7 +260,7 @@ class _Reader:
         if "@" in name and "sha256:" not in name:
             message = "holds a user name or password; repro keeps none in files"
             self._problem((*place, "custom_docker_image"), message, "docker login")
-        elif not re.fullmatch(_IMAGE, full):
+        elif not is_image_name(full):
             message = f"got {full!r}, expected an image such as `team/base:2026` or `team/base@sha256:...`"
             self._problem((*place, "custom_docker_image"), message)
         return ImageRequest(full, None, full, user_managed)

@@ -5,9 +5,13 @@ Nothing here reads a file. `repro_est.recipe.schema` says which key becomes whic
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+
+_HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d+)?"
+_IMAGE = rf"({_HOST}/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,11 @@ class ImageRequest:
     dockerfile: Path | None
     shown: str
     user_managed: bool = False
+
+
+def is_image_name(text: str) -> bool:
+    """Whether a text names an image: `[HOST[:PORT]/]NAME[:TAG][@sha256:...]` (distribution, reference grammar)."""
+    return re.fullmatch(_IMAGE, text) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,16 @@ def layer(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def link(name: str, target: str) -> bytes:
+    """Returns a tar of one symlink."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = tarfile.SYMTYPE, target
+        archive.addfile(member)
+    return buffer.getvalue()
+
+
 def forge(config: Mapping[str, Any], layers: Sequence[bytes], name: str) -> bytes:
     """Returns what `docker load` takes: a configuration with these layers in place of its own."""
     diff_ids = [f"sha256:{hashlib.sha256(data).hexdigest()}" for data in layers]
