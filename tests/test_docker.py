@@ -222,6 +222,18 @@ def test_variables_of_the_container_act_on_nothing_outside(workshop: Workshop, c
     assert Path(shown["outputs_path"], "v").read_text() == "tcp://x:1repro"
 
 
+def test_doctor_tells_of_the_daemon_and_the_base(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = {item["name"]: item for item in workshop.repro("doctor", "--json").json}
+    assert checks["docker"]["found"].startswith("Docker ")
+    assert checks["base image"]["ok"] is True
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    workshop.write("repro.toml", '[images]\nbase = "nowhere.tar"\n')
+    done = workshop.repro("doctor")
+    assert done.code == 0
+    assert "no Docker daemon answers" in done.out
+    assert "nowhere.tar: no such file" in done.out
+
+
 def test_no_daemon_is_a_clear_error(workshop: Workshop, channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe(workshop, channel, "python")
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")

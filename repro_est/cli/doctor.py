@@ -14,7 +14,7 @@ from typing import NamedTuple
 from repro_est.cli.common import add_json
 from repro_est.console import Console, human_size
 from repro_est.errors import InfrastructureError, ReproError
-from repro_est.project import find_project
+from repro_est.project import Project, find_project
 from repro_est.store.store import Store
 
 _LOW_SPACE = 2 * 1000**3
@@ -70,6 +70,7 @@ def _checks() -> Iterator[Check]:
     yield from _file_system(root)
     yield _git()
     yield _gpu()
+    yield from _docker(project)
 
 
 def _uv() -> Check:
@@ -153,6 +154,22 @@ def _keeps_case(directory: Path) -> bool:
 def _git() -> Check:
     found = shutil.which("git")
     return Check("git", True, found or "not installed: git facts are not recorded, nothing else needs it")
+
+
+def _docker(project: Project) -> Iterator[Check]:
+    """What the target docker needs; without a daemon it is only said, for nothing else needs one."""
+    from repro_est.images.daemon import connect
+
+    try:
+        version = connect().version()["Version"]
+        yield Check("docker", True, f"Docker {version}")
+    except InfrastructureError as error:
+        yield Check("docker", True, f"{error.message}: recipes with the target docker cannot run here")
+    if project.base is None:
+        yield Check("base image", True, "[images] base names none: an image needs a custom_docker_image")
+    else:
+        state = "" if project.base.is_file() else ": no such file, so no image can be made on it"
+        yield Check("base image", True, f"{project.base}{state}")
 
 
 def _gpu() -> Check:
