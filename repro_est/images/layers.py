@@ -143,10 +143,13 @@ class _Hashing:
         self.size += len(data)
         return self._file.write(data)
 
+    def tell(self) -> int:
+        return self.size
+
 
 def _write(file: _Hashing, entries: Mapping[str, Path], contents: dict[str, str], open_to_all: Collection[str]) -> None:
     names = sorted({*entries, *_parents(entries)}, key=lambda name: name.split("/"))
-    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as archive:  # type: ignore[call-overload]
+    with tarfile.TarFile(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_CHUNK) as archive:  # type: ignore[arg-type]
         for name in names:
             member = tarfile.TarInfo(name)
             path = entries.get(name)
@@ -172,7 +175,7 @@ class _Reading:
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.hasher = file, xxh3()
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         data = self._file.read(size)
         self.hasher.update(data)
         return data
