@@ -135,12 +135,74 @@ def test_an_unknown_channel_is_named(workshop: Workshop, tmp_path: Path) -> None
     assert "channel ./nowhere: no such directory" in refused(workshop)
 
 
-@pytest.mark.parametrize("url", ["https://me:secret@example.org/c", "https://example.org/t/tk-123/c"])
-def test_credentials_in_a_channel_are_refused(workshop: Workshop, url: str) -> None:
-    recipe(workshop, url, "alpha")
+WITH_CREDENTIALS = [
+    ("http://me:secret@127.0.0.1:9/c", "holds a user name or password"),
+    ("http://127.0.0.1:9/t/secret/c", "holds a token"),
+    ("http://127.0.0.1:9/t/secret", "holds a token"),
+    ("http://127.0.0.1:9/c?token=secret", "has a query"),
+]
+
+
+@pytest.mark.parametrize(("url", "held"), WITH_CREDENTIALS)
+@pytest.mark.parametrize("key", ["channels", "index_url", "extra_index_urls", "find_links", "conda_packages"])
+def test_credentials_in_an_address_of_a_recipe_are_refused(workshop: Workshop, url: str, held: str, key: str) -> None:
+    if key == "conda_packages":
+        recipe(workshop, "conda-forge", f"{url}::alpha")
+    else:
+        value = f'"{url}"' if key == "index_url" else f'["{url}"]'
+        workshop.recipe(SCRIPT, f"[environment]\n{key} = {value}")
     text = refused(workshop)
-    assert "holds a user name or password" in text
+    assert f"{key}: {held}" in text
+    assert ".netrc" in text
     assert "secret" not in text
+
+
+@pytest.mark.parametrize(("url", "held"), WITH_CREDENTIALS)
+@pytest.mark.parametrize(
+    ("key", "more"),
+    [
+        ("channels", "channels: [URL]\ndependencies: [alpha]\n"),
+        ("dependencies", "dependencies: ['URL::alpha']\n"),
+        ("pip", "dependencies: [alpha, {pip: ['--index-url URL']}]\n"),
+    ],
+)
+def test_credentials_in_an_environment_file_are_refused(
+    workshop: Workshop, url: str, held: str, key: str, more: str
+) -> None:
+    workshop.write("environment.yml", more.replace("URL", url))
+    workshop.recipe(SCRIPT, estimator='conda_dependencies_file = "environment.yml"\n')
+    text = refused(workshop)
+    assert f"environment.yml: {key}: " in text
+    assert (held if key != "pip" else "an index option") in text
+    assert "secret" not in text
+
+
+def test_credentials_in_the_place_of_named_channels_are_refused(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONDA_CHANNEL_ALIAS", "http://127.0.0.1:9/t/secret")
+    recipe(workshop, "team", "alpha")
+    assert "$CONDA_CHANNEL_ALIAS: holds a token" in refused(workshop)
+
+
+@pytest.mark.parametrize(("url", "held"), WITH_CREDENTIALS)
+def test_credentials_in_a_conda_lock_file_are_refused(
+    workshop: Workshop, channel: Channel, url: str, held: str
+) -> None:
+    recipe(workshop, channel, "python")
+    locked(workshop)
+    good = (workshop.root / "job.conda-lock.yml").read_text()
+    workshop.recipe(SCRIPT, '[environment]\nconda_lock_file = "conda-lock.yml"\n', name="other")
+    url_with = url.replace("?", "/python.conda?") if "?" in url else f"{url}/python.conda"
+    for where, old, new in (
+        ("package python", f"url: {channel.url}/linux-64/python", f"url: {url_with}#"),
+        ("metadata.channels", f"url: {channel.url}\n", f"url: {url}\n"),
+    ):
+        assert old in good
+        workshop.write("conda-lock.yml", good.replace(old, new))
+        text = workshop.repro("lock", "other.toml").err
+        assert f"conda-lock.yml: {where}: {held}" in text
+        assert "secret" not in text
 
 
 def test_an_update_touches_one_package(workshop: Workshop, channel: Channel) -> None:

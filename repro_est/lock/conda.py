@@ -20,6 +20,7 @@ from repro_est.errors import EnvironmentBuildError, InfrastructureError, LockErr
 from repro_est.lock.condarequest import CondaRequest
 from repro_est.lock.lockfile import public_url
 from repro_est.lock.values import CondaPackage
+from repro_est.recipe.forms import NETRC, credential
 
 if TYPE_CHECKING:
     from rattler import RepoDataRecord
@@ -37,7 +38,7 @@ def channel_urls(request: CondaRequest) -> list[str]:
     """Returns the addresses of the channels, in order.
 
     Raises:
-        LockError: a channel that is a directory is not there.
+        LockError: a channel that is a directory is not there, or one has a credential in its address.
     """
     import rattler
 
@@ -54,6 +55,8 @@ def channel_urls(request: CondaRequest) -> list[str]:
             alias = os.environ.get(_ALIAS)
             config = rattler.ChannelConfig(f"{alias.rstrip('/')}/") if alias else rattler.ChannelConfig()
             urls.append(str(rattler.Channel(channel, config).base_url).rstrip("/"))
+            if held := credential(urls[-1]):
+                raise LockError(f"environment.channels, or ${_ALIAS}: {held}; repro keeps none in files", hint=NETRC)
     return urls
 
 

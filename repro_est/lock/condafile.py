@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from repro_est.digest import canonical, sha256_hex
 from repro_est.errors import LockError
 from repro_est.lock.values import Artifact, CondaPackage, Package
+from repro_est.recipe.forms import NETRC, credential
 
 _VERSION = 1
 _ARCHIVES = (".conda", ".tar.bz2")
@@ -103,13 +104,23 @@ def loads(data: bytes, path: Path) -> tuple[tuple[CondaPackage, ...], tuple[Pack
         got = content.get("version") if isinstance(content, dict) else type(content).__name__
         raise LockError(f"{path}: is no conda-lock file of version {_VERSION}, got {got!r}")
     try:
+        for item in content["package"]:
+            _no_credential(str(item["url"]).partition("#")[0], f"package {item['name']}", path)
         rows = [item for item in content["package"] if item.get("category", "main") == "main"]
         conda = tuple(_conda(item, path) for item in rows if item["manager"] == "conda")
         pip = tuple(_pip([item for item in rows if item["manager"] == "pip"], path))
         platforms = tuple(sorted(str(name) for name in content["metadata"]["platforms"]))
+        channels = [item["url"] if isinstance(item, dict) else item for item in content["metadata"].get("channels", ())]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LockError(f"{path}: is no conda-lock file: {error!r}") from None
+    for channel in channels:
+        _no_credential(str(channel), "metadata.channels", path)
     return conda, pip, platforms
+
+
+def _no_credential(url: str, where: str, path: Path) -> None:
+    if held := credential(url):
+        raise LockError(f"{path}: {where}: {held}; repro keeps none in files", hint=NETRC)
 
 
 def _conda(item: Mapping[str, Any], path: Path) -> CondaPackage:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_est.errors import Problem, RecipeError
+from repro_est.recipe.forms import NETRC, credential
 from repro_est.recipe.values import Recipe
 
 DEFAULT_CHANNELS = ("conda-forge",)
@@ -101,8 +102,12 @@ def _read(file: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]
             pip += [str(line) for line in item["pip"]]
         else:
             raise _wrong(file, f"dependencies: got {item!r}, expected a spec, or `pip:` with a list")
-    return tuple(str(item) for item in content.get("channels") or ()), tuple(specs), tuple(pip)
+    channels = tuple(str(item) for item in content.get("channels") or ())
+    for key, texts in (("channels", channels), ("dependencies", specs)):
+        if held := next(filter(None, map(credential, texts)), None):
+            raise _wrong(file, f"{held}; repro keeps none in files", key=key, hint=NETRC)
+    return channels, tuple(specs), tuple(pip)
 
 
-def _wrong(file: Path, message: str) -> RecipeError:
-    return RecipeError((Problem(str(file), None, "", message),))
+def _wrong(file: Path, message: str, *, key: str = "", hint: str | None = None) -> RecipeError:
+    return RecipeError((Problem(str(file), None, key, message, hint),))

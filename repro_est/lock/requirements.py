@@ -14,7 +14,7 @@ from pathlib import Path
 
 from repro_est.errors import Problem, RecipeError
 from repro_est.lock.condarequest import pip_of_environment_file
-from repro_est.recipe.forms import requirement_problem
+from repro_est.recipe.forms import requirement_problem, without_addresses
 from repro_est.recipe.values import Recipe
 
 CONSTRAINT = "-c "
@@ -34,7 +34,8 @@ def requirements(recipe: Recipe) -> tuple[str, ...]:
     for text in pip_of_environment_file(recipe):
         problem = refusal(text.strip())
         if problem:
-            problems.append(Problem(str(recipe.estimator.conda_dependencies_file), None, "pip", f"{text!r}: {problem}"))
+            shown = f"{without_addresses(text)!r}: {problem}"
+            problems.append(Problem(str(recipe.estimator.conda_dependencies_file), None, "pip", shown))
         else:
             asked.append(text.strip())
     file = recipe.estimator.pip_requirements_file
@@ -75,7 +76,7 @@ def _file_lines(path: Path, problems: list[Problem], *, constraint: bool, seen: 
             continue
         problem = refusal(line)
         if problem:
-            problems.append(Problem(str(path), number, "", f"`{line}`: {problem}"))
+            problems.append(Problem(str(path), number, "", f"`{without_addresses(line)}`: {problem}"))
         else:
             yield f"{CONSTRAINT}{line}" if constraint else line
 

@@ -1,4 +1,5 @@
-"""Texts in a recipe that have a form of their own: requirements (PEP 508), Python versions (PEP 440), dates (RFC 3339).
+"""Texts in a recipe that have a form of their own: requirements (PEP 508), Python versions (PEP 440), dates (RFC 3339),
+and addresses that hold a credential.
 
 A pattern lets the usual ones pass; only what it does not know is given to packaging, which takes 20 ms to import, so
 that a hit does not pay for it.
@@ -7,6 +8,9 @@ that a hit does not pay for it.
 from __future__ import annotations
 
 import re
+
+NETRC = "put it into ~/.netrc"
+"""Where a credential belongs, as a hint."""
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _RELEASE = r"[0-9]+(?:\.[0-9]+)*"
@@ -29,6 +33,27 @@ def requirement_problem(text: str) -> str | None:
         what = str(error).splitlines()[0]
         return f"not a requirement (PEP 508): {what[:1].lower()}{what[1:]}"
     return None
+
+
+def credential(text: str) -> str | None:
+    """Returns what an address, or a text with one, holds that may be secret, or None; repro writes such a text nowhere.
+
+    A query counts, for a token is often there; so does conda's `/t/TOKEN`. Directories of this machine have none.
+    """
+    _, separator, rest = text.partition("://")
+    if not separator or text.startswith("file:"):
+        return None
+    host, _, path = rest.partition("/")
+    if "@" in host:
+        return "holds a user name or password"
+    if re.search(r"(?:^|/)t/[^/?#]", path):
+        return "holds a token"
+    return "has a query, which may be a token" if "?" in rest else None
+
+
+def without_addresses(text: str) -> str:
+    """Returns a text as it may be shown: of its addresses only what they start with."""
+    return re.sub(r"://\S*", "://...", text)
 
 
 def is_python(text: str) -> bool:

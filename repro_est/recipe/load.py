@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from repro_est.errors import Problem, RecipeError
 from repro_est.recipe.arguments import parameter, word
-from repro_est.recipe.forms import is_date, is_python
+from repro_est.recipe.forms import NETRC, credential, is_date, is_python, without_addresses
 from repro_est.recipe.layers import Layer, Path_, override_layer, recipe_layers
 from repro_est.recipe.schema import LATER_TABLES, TABLES, Key, Type, keys_of
 from repro_est.recipe.values import (
@@ -205,6 +205,7 @@ class _Reader:
             elif "\0" in variables[name]:
                 self._problem((*place, "environment_variables", name), "holds a NUL character")
         self._check_packages((*place, "pip_packages"), values["pip_packages"])
+        self._no_credential((*place, "conda_packages"), values["conda_packages"], NETRC)
         requirements, conda_file = values["pip_requirements_file"], values["conda_dependencies_file"]
         image = self._image(values)
         return Estimator(
@@ -298,7 +299,7 @@ class _Reader:
         for text in packages:
             problem = refusal(text.strip())
             if problem:
-                self._problem(place, f"{text!r}: {problem}")
+                self._problem(place, f"{without_addresses(text)!r}: {problem}")
 
     def _parameters(self, params: Mapping[str, Any]) -> Iterator[Parameter]:
         for name, value in params.items():
@@ -335,11 +336,10 @@ class _Reader:
             self._problem((*place, "python"), f'got {python!r}, expected a version or specifier such as "3.11"')
         if as_of is not None and not is_date(as_of):
             self._problem((*place, "as_of"), f'got {as_of!r}, expected a date such as "2026-06-01"')
-        for key in ("index_url", "extra_index_urls", "channels"):
+        for key in ("index_url", "extra_index_urls", "find_links", "channels"):
             urls = values[key] if isinstance(values[key], list | tuple) else [values[key]] if values[key] else []
-            if any(re.search(r"//[^/]*@|/t/[^/]+/", url) for url in urls):
-                message = "holds a user name or password; repro keeps none in files"
-                self._problem((*place, key), message, "put it into ~/.netrc or UV_INDEX_* variables")
+            hint = NETRC if key == "channels" else f"{NETRC} or UV_INDEX_* variables"
+            self._no_credential((*place, key), urls, hint)
         for name in values["virtual_packages"]:
             if not re.fullmatch(r"__[a-z0-9_]+", name):
                 self._problem(
@@ -361,6 +361,11 @@ class _Reader:
             conda_lock_file=self._file((*place, "conda_lock_file"), given) if given else None,
             network=values["network"],
         )
+
+    def _no_credential(self, place: Path_, texts: Iterable[str], hint: str) -> None:
+        held = next(filter(None, map(credential, texts)), None)
+        if held:
+            self._problem(place, f"{held}; repro keeps none in files", hint)
 
     def _limits(self) -> Limits:
         values = self._values("docker", ("docker",))
@@ -423,8 +428,8 @@ class _Reader:
     def _url(self, place: Path_, url: str, sha256: str | None) -> UrlInput | None:
         if not re.match(r"https?://[^/]", url):
             self._problem((*place, "url"), f"got {url!r}, expected an http or https address")
-        elif re.search(r"//[^/]*@", url):
-            self._problem((*place, "url"), "holds a user name or password", "put it into ~/.netrc")
+        elif held := credential("/".join(url.split("/")[:3])):  # a query is not kept, and `/t/` means nothing here
+            self._problem((*place, "url"), held, NETRC)
         elif sha256 is None:
             self._problem(place, "`url` needs `sha256`, so that the same bytes are had every time")
         elif not re.fullmatch(_HEX64, sha256.lower()):
