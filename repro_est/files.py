@@ -10,10 +10,12 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from repro_est.digest import Sha256, sha256
 
+_CHUNK = 1 << 20
 _FICLONE = 0x40049409  # linux/fs.h: ioctl(dst, FICLONE, src)
 _F_FULLFSYNC = 51  # macOS fcntl: fsync there does not flush the drive's cache
 
@@ -135,6 +137,35 @@ def write_new(path: Path, data: bytes, *, mode: int) -> None:
         raise
     finally:
         os.close(descriptor)
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths hold the same: bytes and exec bit of a file, target of a link, or a directory each."""
+    first, second = one.lstat(), other.lstat()
+    if stat.S_IFMT(first.st_mode) != stat.S_IFMT(second.st_mode):
+        return False
+    if stat.S_ISLNK(first.st_mode):
+        return os.readlink(one) == os.readlink(other)
+    if not stat.S_ISREG(first.st_mode):
+        return True
+    if (first.st_size, first.st_mode & 0o100) != (second.st_size, second.st_mode & 0o100):
+        return False
+    with open(one, "rb") as here, open(other, "rb") as there:
+        while chunk := here.read(_CHUNK):
+            if chunk != there.read(_CHUNK):
+                return False
+    return True
+
+
+def nested(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yields each path that is also the directory of another one, with that one, sorted."""
+    known = sorted(set(paths))
+    directories: set[str] = set()
+    for path in known:
+        while (path := path.rpartition("/")[0]) and path not in directories:
+            directories.add(path)
+    for path in sorted(directories.intersection(known)):
+        yield from ((path, below) for below in known if below.startswith(f"{path}/"))
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:

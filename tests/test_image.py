@@ -19,6 +19,7 @@ from repro_est.digest import xxh3_hex
 from repro_est.images import builder as image_module
 from tests.conftest import PackageIndex, Workshop
 from tests.lab import docker_image
+from tests.lab.channel import MINOR
 from tests.lab.conda_package import Channel, Content
 from tests.test_conda import recipe
 
@@ -141,6 +142,39 @@ def test_two_packages_that_own_one_path_are_named(workshop: Workshop, channel: C
     assert done.code == 5
     assert "two" in done.err
     assert "bin/tool" in done.err
+
+
+def test_packages_may_share_a_file_that_is_the_same(workshop: Workshop, channel: Channel, index: PackageIndex) -> None:
+    text = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
+    site = f"lib/python{MINOR}/site-packages"
+    for name in ("alpha", "beta"):
+        index.wheel(name, files={f"{name}.py": "", "shared/__init__.py": text})
+    channel.add("delta", "1.0", {f"{site}/shared/__init__.py": Content(text.encode())})
+    recipe(workshop, channel, "delta", pip=("alpha", "beta"), more=f'index_url = "{index.url}"', script="import shared")
+    build(workshop)
+    workshop.run("job.toml")
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "shown"),
+    [
+        ("shared/__init__.py", "VERSION = 2\n", "shared/__init__.py"),
+        ("shared/__init__.py/inner.py", "", "shared/__init__.py"),
+    ],
+)
+def test_packages_that_differ_in_a_path_are_both_named(
+    workshop: Workshop, channel: Channel, index: PackageIndex, path: str, text: str, shown: str
+) -> None:
+    index.wheel("alpha", files={"shared/__init__.py": "VERSION = 1\n"})
+    index.wheel("beta", files={path: text})
+    recipe(workshop, channel, "python", pip=("alpha", "beta"), more=f'index_url = "{index.url}"')
+    done = workshop.repro("image", "build", "job.toml", "--no-load")
+    assert done.code == 5
+    assert f"two packages own /opt/env/lib/python{MINOR}/site-packages/{shown}: pip alpha and pip beta" in done.err
+    done = workshop.repro("env", "build", "job.toml")
+    assert done.code == 5
+    assert f"two packages own lib/python{MINOR}/site-packages/{shown}: " in done.err
+    assert "beta-1.0-py3-none-any.whl" in done.err
 
 
 def test_a_layer_that_was_changed_is_found(workshop: Workshop, channel: Channel) -> None:

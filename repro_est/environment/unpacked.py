@@ -11,16 +11,18 @@ the wheel, whose SHA-256 was checked. Scripts name no directory, so the same fil
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import source_from_cache
 from pathlib import Path
 
 from repro_est.digest import Sha256, TreeHash, identify, xxh3_hex
 from repro_est.environment.wheels import unpack
 from repro_est.errors import EnvironmentBuildError, ReproError
-from repro_est.files import copy_file, make_read_only, write_new
+from repro_est.files import copy_file, make_read_only, nested, write_new
 from repro_est.store.blobs import digest_file
 from repro_est.store.guard import writing
 from repro_est.store.quarantine import set_aside
@@ -63,10 +65,12 @@ class Unpacked:
         """
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             trees = list(pool.map(self._tree, wheels))
-            files = list(_together(zip(wheels, trees, strict=True), prefix))
-            _check_free(files)
-            for directory in sorted({path.parent for _, _, path in files}):
-                directory.mkdir(parents=True, exist_ok=True)
+            files = [item for item in _together(zip(wheels, trees, strict=True), prefix) if _is_free(*item)]
+            for directory, name in sorted({path.parent: wheel.path.name for wheel, _, path in files}.items()):
+                try:
+                    directory.mkdir(parents=True, exist_ok=True)
+                except (FileExistsError, NotADirectoryError):
+                    raise _two_own(str(directory.relative_to(prefix)), name) from None
             done = pool.map(self._copy, files)
             damaged = {wheel for (wheel, _, _), good in zip(files, done, strict=True) if not good}
         if damaged:
@@ -141,12 +145,38 @@ class Unpacked:
         )
 
 
-def _check_free(files: Iterable[tuple[Wheel, Entry, Path]]) -> None:
-    """Refuses what would replace a file of a conda package."""
-    taken = [(wheel, entry.path) for wheel, entry, path in files if os.path.lexists(path)]
-    if taken:
-        wheel, path = min(taken, key=lambda item: (item[1].endswith(".pyc"), item[1]))
-        raise EnvironmentBuildError(f"{wheel.path.name}: two packages own {path}", hint="drop one of them")
+def _is_free(wheel: Wheel, entry: Entry, path: Path) -> bool:
+    """Whether a file is still to be placed: a conda package may have brought the same.
+
+    Raises:
+        EnvironmentBuildError: it brought another one.
+    """
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    if stat.S_ISLNK(status.st_mode):
+        same = entry.kind is Kind.SYMLINK and entry.target == os.readlink(path)
+    else:
+        kind = Kind.EXECUTABLE if status.st_mode & 0o100 else Kind.FILE
+        same = stat.S_ISREG(status.st_mode) and entry.kind is kind
+        same = same and digest_file(path, with_sha256=False).xxh3 == entry.xxh3
+    source = _source(str(path))
+    if not same and not (source and os.path.lexists(source)):
+        raise _two_own(entry.path, wheel.path.name)
+    return False
+
+
+def _source(path: str) -> str | None:
+    """Returns what byte code is made of: compiled in two processes, the same source may differ by a bit or two."""
+    try:
+        return source_from_cache(path)
+    except ValueError:
+        return None
+
+
+def _two_own(path: str, *names: str) -> EnvironmentBuildError:
+    return EnvironmentBuildError(f"two packages own {path}: {' and '.join(names)}", hint="drop one of them")
 
 
 def _together(trees: Iterable[tuple[Wheel, Tree]], prefix: Path) -> Iterator[tuple[Wheel, Entry, Path]]:
@@ -155,8 +185,9 @@ def _together(trees: Iterable[tuple[Wheel, Tree]], prefix: Path) -> Iterator[tup
     for wheel, tree in trees:
         for entry in tree.entries:
             other, theirs = owners.setdefault(entry.path, (wheel, entry))
-            if theirs != entry:
-                names = f"{other.path.name} and {wheel.path.name}"
-                raise EnvironmentBuildError(f"two packages own {entry.path}: {names}", hint="drop one of them")
+            if theirs != entry and not _source(entry.path):
+                raise _two_own(entry.path, other.path.name, wheel.path.name)
             if other is wheel and entry.kind is not Kind.DIRECTORY:
                 yield wheel, entry, prefix / entry.path
+    for path, below in nested(path for path, (_, entry) in owners.items() if entry.kind is not Kind.DIRECTORY):
+        raise _two_own(path, owners[path][0].path.name, owners[below][0].path.name)

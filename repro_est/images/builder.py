@@ -22,6 +22,7 @@ from repro_est.environment.artifacts import Artifacts
 from repro_est.environment.key import environment_document, environment_key
 from repro_est.environment.wheels import unpack
 from repro_est.errors import EnvironmentBuildError, UsageError, VerificationError
+from repro_est.files import nested, same_file
 from repro_est.images.base import Base
 from repro_est.images.image import ARCHITECTURES, BUILT, PREFIX, SEARCH_PATH, Image, find_image, write_image
 from repro_est.images.layers import Layer, Layers
@@ -117,7 +118,8 @@ class _Builder:
 
                 def make(item: tuple[Sha256, str, Sequence[Package | CondaPackage]]) -> Layer:
                     key, name, group = item
-                    return self._layers.make(key, name, _together([trees[_label(package)] for package in group]))
+                    labels = map(_label, group)
+                    return self._layers.make(key, name, _together({label: trees[label] for label in labels}))
 
                 found |= {item[0]: layer for item, layer in zip(missing, pool.map(make, missing), strict=True)}
                 # Removing what was unpacked takes as long as loading does, so the two go on side by side.
@@ -190,27 +192,40 @@ class _Builder:
             for path, content in tree.items():
                 other = owner.setdefault(path, number)
                 if other != number and trees[other][path] != content:
-                    names = f"{groups[other][1]} and {groups[number][1]}"
-                    raise EnvironmentBuildError(f"two packages own /{path}: {names}", hint="drop one of them")
+                    raise _two_own(path, groups[other][1], groups[number][1])
+        _check_nested({path: groups[number][1] for path, number in owner.items()})
 
 
 def _workers() -> int:
     return max(2, os.cpu_count() or 1)
 
 
-def _together(trees: Sequence[Mapping[str, Path]]) -> dict[str, Path]:
-    """Joins the files of packages that share a layer.
+def _together(trees: Mapping[str, Mapping[str, Path]]) -> dict[str, Path]:
+    """Joins the files of packages that share a layer; the same content from two of them is one file.
 
     Raises:
-        EnvironmentBuildError: a path is in two of them.
+        EnvironmentBuildError: two have different contents for one path.
     """
     joined: dict[str, Path] = {}
-    for tree in trees:
+    owner: dict[str, str] = {}
+    for name, tree in trees.items():
         for path, file in tree.items():
-            if path in joined:
-                raise EnvironmentBuildError(f"two packages own /{path}", hint="drop one of them")
-            joined[path] = file
+            if path in joined and not same_file(joined[path], file):
+                raise _two_own(path, owner[path], name)
+            joined.setdefault(path, file)
+            owner.setdefault(path, name)
+    _check_nested(owner)
     return joined
+
+
+def _check_nested(owner: Mapping[str, str]) -> None:
+    """Refuses a path that is a file or a link in one package and a directory in another."""
+    for path, below in nested(owner):
+        raise _two_own(path, owner[path], owner[below])
+
+
+def _two_own(path: str, one: str, other: str) -> EnvironmentBuildError:
+    return EnvironmentBuildError(f"two packages own /{path}: {one} and {other}", hint="drop one of them")
 
 
 def _label(package: Package | CondaPackage) -> str:
