@@ -18,7 +18,7 @@ import yaml
 
 from repro_est.digest import sha256_hex
 from tests.conftest import PackageIndex, Workshop
-from tests.lab.channel import VERSION
+from tests.lab.channel import MINOR, VERSION
 from tests.lab.conda_package import Channel, Content
 
 SCRIPT = "import alpha, json, sys\njson.dump([alpha.VERSION, sys.prefix], open('outputs/seen.json', 'w'))\n"
@@ -303,6 +303,29 @@ def test_two_packages_that_own_one_path_are_named(workshop: Workshop, channel: C
     assert done.code != 0
     assert "two conda packages own one path" in done.err
     assert "share/both.txt" in done.err
+
+
+@pytest.mark.parametrize(
+    ("files", "path"),
+    [
+        (({"share/clash": Content(b"x")}, {f"share/clash/{n}/inner": Content() for n in range(50)}), "share/clash"),
+        (({"libz": Content(link="lib"), "lib/a": Content()}, {"libz/b": Content()}), "libz"),
+        (({f"lib/python{MINOR}/site-packages/x": Content()}, {"site-packages/x/y.py": Content()}), "site-packages/x"),
+    ],
+)
+def test_a_file_of_one_package_that_is_a_directory_of_another_is_refused_every_time(
+    workshop: Workshop, channel: Channel, base_tar: Path, files: tuple[dict[str, Content], ...], path: str
+) -> None:
+    for name, content in zip(("alpha", "beta"), files, strict=True):
+        noarch = "python" if "site-packages/x/y.py" in content else "generic"
+        channel.add(name, "1.0", content, noarch=noarch, depends=["python"])
+    recipe(workshop, channel, "alpha", "beta")
+    (workshop.root / "repro.toml").write_text(f'[images]\nbase = "{base_tar}"\n')
+    for verb in ("env", "env", "image"):
+        done = workshop.repro(verb, "build", "job.toml", *(["--no-load"] if verb == "image" else []))
+        assert done.code == 5
+        assert "two conda packages own one path" in done.err
+        assert f"{path}: alpha and beta" in done.err
 
 
 def test_a_wheel_that_overwrites_a_conda_package_is_named(

@@ -12,11 +12,12 @@ import datetime
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro_est.errors import EnvironmentBuildError, InfrastructureError, LockError
+from repro_est.files import nested
 from repro_est.lock.condarequest import CondaRequest
 from repro_est.lock.lockfile import public_url
 from repro_est.lock.values import CondaPackage
@@ -144,6 +145,7 @@ def link(
     """
     import rattler
 
+    _check_directories(packages, files, beside)
     records = [_record(package, files[package.sha256].as_uri()) for package in packages]
     if beside is not None:
         there = _write_record(beside, stage)
@@ -168,6 +170,50 @@ def link(
         there.unlink()
     _check_owners(stage)
     _forget_origin(stage)
+
+
+def _check_directories(
+    packages: Sequence[CondaPackage], files: Mapping[str, Path], beside: CondaPackage | None
+) -> None:
+    """Refuses what is a file or a link in one package and a directory in another: what came of it would be chance.
+
+    Packages are asked, before anything is linked: linking then fails, or not, as its threads happen to run.
+    """
+    owners: dict[str, set[str]] = {}
+    python = next((item for item in (*packages, beside) if item is not None and item.name == "python"), None)
+    for package in packages:
+        for path in _paths(files[package.sha256]):
+            place = _noarch_place(path, python) if package.subdir == "noarch" else path
+            owners.setdefault(place, set()).add(package.name)
+    pairs = ((path, owners[path] | owners[below]) for path, below in nested(owners))
+    _refuse({path: names for path, names in pairs if len(names) > 1})
+
+
+def _paths(file: Path) -> Iterator[str]:
+    """Yields the files and links of a package; a broken one has none, which linking it says better."""
+    from rattler.package import PathsJson
+
+    try:
+        entries = PathsJson.from_package_archive(file).paths
+    except Exception:  # rattler's own hierarchy has no root
+        return
+    yield from (entry.relative_path.as_posix() for entry in entries if not entry.path_type.directory)
+
+
+def _noarch_place(path: str, python: CondaPackage | None) -> str:
+    """Returns where a file of a package without architecture comes to lie (CEP 20)."""
+    top, _, rest = path.partition("/")
+    if top == "python-scripts":
+        return f"bin/{rest}"
+    if top == "site-packages" and python is not None:
+        return f"lib/python{'.'.join(python.version.split('.')[:2])}/{path}"
+    return path
+
+
+def _refuse(shared: Mapping[str, Iterable[str]]) -> None:
+    if shared:
+        listed = "\n".join(f"  {path}: {' and '.join(sorted(found))}" for path, found in sorted(shared.items())[:10])
+        raise EnvironmentBuildError(f"two conda packages own one path\n{listed}", hint="drop one of them")
 
 
 def _write_record(package: CondaPackage, prefix: Path) -> Path:
@@ -222,10 +268,7 @@ def _check_owners(prefix: Path) -> None:
         for item in content["paths_data"]["paths"]:
             path = item.get("original_path") or item["_path"]
             owners.setdefault(path, {})[content["name"]] = item.get("sha256") or item.get("path_type", "")
-    shared = {path: found for path, found in owners.items() if len(set(found.values())) > 1}
-    if shared:
-        listed = "\n".join(f"  {path}: {' and '.join(sorted(found))}" for path, found in sorted(shared.items())[:10])
-        raise EnvironmentBuildError(f"two conda packages own one path\n{listed}", hint="drop one of them")
+    _refuse({path: found for path, found in owners.items() if len(set(found.values())) > 1})
 
 
 def _forget_origin(prefix: Path) -> None:
