@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from repro_est.digest import sha256_hex
+from repro_est.files import remove_tree
 from tests.conftest import PackageIndex, Workshop
 from tests.lab.channel import MINOR, VERSION
 from tests.lab.conda_package import Channel, Content
@@ -303,6 +304,39 @@ def test_two_packages_that_own_one_path_are_named(workshop: Workshop, channel: C
     assert done.code != 0
     assert "two conda packages own one path" in done.err
     assert "share/both.txt" in done.err
+
+
+def test_packages_with_the_same_file_make_the_same_prefix_and_layers_every_time(
+    workshop: Workshop, channel: Channel, base_tar: Path
+) -> None:
+    for name in ("alpha", "beta", "gamma"):
+        files = {f"share/{number}.txt": Content(b"same", 0o755 if number % 2 else 0o644) for number in range(40)}
+        own = os.urandom(1 << 20) if name == "beta" else b""  # then it has a layer of its own
+        channel.add(name, "1.0", {**files, "share/link": Content(link="0.txt"), f"share/{name}": Content(own)})
+    recipe(workshop, channel, "alpha", "beta", "gamma")
+    (workshop.root / "repro.toml").write_text(f'[images]\nbase = "{base_tar}"\n')
+    store, seen = workshop.root / "cache", set()
+    for _ in range(4):
+        if store.exists():
+            remove_tree(store)
+        assert workshop.repro("env", "build", "job.toml").code == 0
+        image = workshop.repro("image", "build", "job.toml", "--json", "--no-load").json["image_id"]
+        (prefix,) = (store / "envs").iterdir()
+        seen.add((json.loads((prefix / "env.json").read_text())["tree"], image))
+        assert not (prefix / "__clobbers__").exists()
+    assert len(seen) == 1
+    owners = [file for file in (prefix / "conda-meta").glob("*.json") if '"share/7.txt"' in file.read_text()]
+    assert len(owners) == 3
+
+
+def test_packages_that_differ_in_the_exec_bit_or_a_link_are_refused(workshop: Workshop, channel: Channel) -> None:
+    for name, mode in (("alpha", 0o755), ("beta", 0o644)):
+        channel.add(name, "1.0", {"share/tool": Content(b"x", mode), "share/link": Content(link=f"to-{name}")})
+    recipe(workshop, channel, "alpha", "beta")
+    done = workshop.repro("env", "build", "job.toml")
+    assert done.code == 5
+    assert "share/tool: alpha and beta" in done.err
+    assert "share/link: alpha and beta" in done.err
 
 
 @pytest.mark.parametrize(

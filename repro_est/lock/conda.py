@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro_est.errors import EnvironmentBuildError, InfrastructureError, LockError
-from repro_est.files import nested
+from repro_est.files import nested, same_file
 from repro_est.lock.condarequest import CondaRequest
 from repro_est.lock.lockfile import public_url
 from repro_est.lock.values import CondaPackage
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rattler import RepoDataRecord
 
 _ALIAS = "CONDA_CHANNEL_ALIAS"  # conda's own variable: where channels that are plain names are looked for
+_CLOBBERED = "__clobbers__"  # where rattler puts the second file of one path
 _VIRTUAL: Mapping[str, Mapping[str, str]] = {
     "linux-64": {"__unix": "0", "__linux": "5.10", "__glibc": "2.28", "__archspec": "1=x86_64"},
     "linux-aarch64": {"__unix": "0", "__linux": "5.10", "__glibc": "2.28", "__archspec": "1=aarch64"},
@@ -168,8 +169,13 @@ def link(
     shutil.rmtree(cache, ignore_errors=True)
     if beside is not None:
         there.unlink()
-    _check_owners(stage)
-    _forget_origin(stage)
+    records_of = {file: json.loads(file.read_bytes()) for file in sorted((stage / "conda-meta").glob("*.json"))}
+    _check_owners(stage, records_of.values())
+    shutil.rmtree(stage / _CLOBBERED, ignore_errors=True)
+    for file, content in records_of.items():
+        file.unlink()
+        file.write_text(json.dumps(_lasting(content), indent=1, sort_keys=True) + "\n")
+    (stage / "conda-meta" / "history").write_text("")
 
 
 def _check_directories(
@@ -248,38 +254,46 @@ def owned_files(prefix: Path) -> dict[str, list[str]]:
     owned: dict[str, list[str]] = {}
     for file in sorted((prefix / "conda-meta").glob("*.json")):
         content = json.loads(file.read_bytes())
-        paths = [path for path in content["files"] if not path.startswith("__clobbers__/")]
-        owned[content["name"]] = [*paths, f"conda-meta/{file.name}"]
+        owned[content["name"]] = [*content["files"], f"conda-meta/{file.name}"]
     known = {path for paths in owned.values() for path in paths} | {"CACHEDIR.TAG", "conda-meta/history"}
     for place, directories, names in os.walk(prefix):
         links = [name for name in directories if os.path.islink(os.path.join(place, name))]
         for name in (*names, *links):
             path = os.path.relpath(os.path.join(place, name), prefix)
-            if path not in known and not path.startswith("__clobbers__/"):
+            if path not in known:
                 raise EnvironmentBuildError(f"{path}: was linked and belongs to no conda package")
     return owned
 
 
-def _check_owners(prefix: Path) -> None:
+def _check_owners(prefix: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Refuses a path that two packages own with different contents: which one it got is an accident of order."""
     owners: dict[str, dict[str, str]] = {}
-    for file in sorted((prefix / "conda-meta").glob("*.json")):
-        content = json.loads(file.read_bytes())
+    for content in records:
         for item in content["paths_data"]["paths"]:
-            path = item.get("original_path") or item["_path"]
-            owners.setdefault(path, {})[content["name"]] = item.get("sha256") or item.get("path_type", "")
-    _refuse({path: found for path, found in owners.items() if len(set(found.values())) > 1})
+            owners.setdefault(item.get("original_path") or item["_path"], {})[content["name"]] = item["_path"]
+    shared = {path: found for path, found in owners.items() if len(set(found.values())) > 1}
+    differ = (path for path, found in shared.items() if not _all_the_same([prefix / place for place in found.values()]))
+    _refuse({path: shared[path] for path in differ})
 
 
-def _forget_origin(prefix: Path) -> None:
-    """Removes from conda's records where and when something was linked."""
-    for file in sorted((prefix / "conda-meta").glob("*.json")):
-        content = json.loads(file.read_bytes())
-        for key in ("extracted_package_dir", "package_tarball_full_path", "link", "url", "channel"):
-            content.pop(key, None)
-        file.unlink()
-        file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    (prefix / "conda-meta" / "history").write_text("")
+def _all_the_same(files: Sequence[Path]) -> bool:
+    return all(same_file(files[0], file) for file in files[1:])
+
+
+def _lasting(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns one of conda's records without where, when and in which order things were linked.
+
+    Of two packages with the same file rattler puts one aside, as it happens to come; both own the one there is.
+    """
+    for key in ("extracted_package_dir", "package_tarball_full_path", "link", "url", "channel"):
+        record.pop(key, None)
+    items = record["paths_data"]["paths"]
+    moved = {item["_path"]: item.pop("original_path") for item in items if "original_path" in item}
+    for item in items:
+        item["_path"] = moved.get(item["_path"], item["_path"])
+    items.sort(key=lambda item: str(item["_path"]))
+    record["files"] = sorted(moved.get(path, path) for path in record["files"])
+    return record
 
 
 def _solve_from_memory(arguments: Mapping[str, Any], error: Exception, on_warning: Any) -> list[RepoDataRecord]:
