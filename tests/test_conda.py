@@ -6,11 +6,12 @@ import functools
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -406,6 +407,48 @@ def test_a_conda_lock_file_is_taken_as_it_is(workshop: Workshop, channel: Channe
     assert "is taken as it is" in workshop.repro("lock", "both.toml").err
     workshop.write("conda-lock.yml", "version: 7\n")
     assert "is no conda-lock file of version 1" in workshop.repro("lock", "other.toml").err
+
+
+@pytest.fixture
+def given(workshop: Workshop, channel: Channel) -> str:
+    """A conda-lock file that `other.toml` takes, and its text."""
+    recipe(workshop, channel, "python")
+    locked(workshop)
+    text = (workshop.root / "job.conda-lock.yml").read_text()
+    workshop.write("conda-lock.yml", text)
+    workshop.recipe("", '[environment]\nconda_lock_file = "conda-lock.yml"\n', name="other")
+    return text
+
+
+@pytest.mark.parametrize(("digest", "length"), [("sha256", 64), ("md5", 32)])
+@pytest.mark.parametrize("how", [lambda good: "zz" + good[2:], lambda good: good[:-1]])
+def test_a_digest_that_is_none_is_refused_when_it_is_read(
+    workshop: Workshop, given: str, digest: str, length: int, how: Callable[[str], str]
+) -> None:
+    good = re.findall(rf"{digest}: ([0-9a-f]+)", given)[0]
+    workshop.write("conda-lock.yml", given.replace(good, how(good)))
+    done = workshop.repro("lock", "other.toml")
+    assert done.code == 3
+    assert f"conda-lock.yml: python: {digest}: got '{how(good)}', expected {length} hex digits" in done.err
+
+
+def test_a_wrong_md5_is_found_and_none_is_fine(workshop: Workshop, given: str) -> None:
+    good = re.findall(r"md5: ([0-9a-f]+)", given)[0]
+    workshop.write("conda-lock.yml", given.replace(good, "ab" * 16))
+    for _ in range(2):  # fetched, and from the store
+        done = workshop.repro("env", "build", "other.toml")
+        assert done.code == 4
+        assert f"expected md5 {'ab' * 16}\n  got      md5 {good}" in done.err
+    workshop.write("conda-lock.yml", given.replace(f"md5: {good}", ""))
+    assert workshop.repro("lock", "other.toml").code == 0
+    assert workshop.repro("env", "build", "other.toml").code == 0
+
+
+def test_a_conda_lock_file_without_the_platform_is_refused_when_it_is_locked(workshop: Workshop, given: str) -> None:
+    workshop.write("conda-lock.yml", given.replace("linux-64", "osx-arm64"))
+    done = workshop.repro("lock", "other.toml")
+    assert done.code == 3
+    assert "conda-lock.yml: got packages for osx-arm64, expected linux-64" in done.err
 
 
 def test_a_conda_program_may_solve(workshop: Workshop, channel: Channel) -> None:

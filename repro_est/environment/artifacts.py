@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from repro_est.digest import Sha256
 from repro_est.errors import EnvironmentBuildError
-from repro_est.lock.fetch import fetch, verify_file
+from repro_est.lock.fetch import check_md5, fetch, verify_file
 from repro_est.lock.values import Artifact, CondaPackage, Lock, Package
 from repro_est.observer import Observer
 from repro_est.store.store import Store
@@ -25,6 +25,7 @@ class _Wanted(NamedTuple):
     path: Path
     sha256: str
     size: int
+    md5: str = ""
 
 
 class Artifacts:
@@ -73,6 +74,8 @@ class Artifacts:
                 verify_file(item.path, item.sha256, what=item.what)
             else:
                 fetch(item.url, item.sha256, item.path, what=item.what, on_bytes=arrived)
+            if item.md5:
+                check_md5(item.path, item.md5, what=item.what)
 
         with ThreadPoolExecutor(_PARALLEL_FETCHES) as pool:
             list(pool.map(one, wanted))
@@ -80,6 +83,6 @@ class Artifacts:
     def _wanted(self, package: Package | CondaPackage) -> _Wanted:
         what = f"{package.name} {package.version}"
         if isinstance(package, CondaPackage):
-            return _Wanted(what, package.url, self.path(package), package.sha256, 0)
+            return _Wanted(what, package.url, self.path(package), package.sha256, 0, package.md5)
         file = self.artifact(package)
         return _Wanted(what, file.url, self.path(package), file.sha256, file.size or 0)

@@ -365,7 +365,7 @@ def _record(package: CondaPackage, url: str) -> RepoDataRecord:
         subdir=package.subdir,
         depends=list(package.depends),
         sha256=bytes.fromhex(package.sha256),
-        md5=bytes.fromhex(package.md5),
+        md5=bytes.fromhex(package.md5) if package.md5 else None,
     )
     return rattler.RepoDataRecord(record, package.filename, url, url.rsplit("/", 2)[0])
 

@@ -7,6 +7,7 @@ that its format stays theirs, and read with a plain YAML reader, which is ten ti
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from repro_est.lock.values import Artifact, CondaPackage, Package
 from repro_est.recipe.forms import NETRC, credential
 
 _VERSION = 1
+_HEX_DIGITS = {"sha256": 64, "md5": 32}
 _ARCHIVES = (".conda", ".tar.bz2")
 
 
@@ -126,35 +128,41 @@ def _no_credential(url: str, where: str, path: Path) -> None:
 def _conda(item: Mapping[str, Any], path: Path) -> CondaPackage:
     filename = unquote(str(item["url"]).rsplit("/", 1)[-1])
     stem = next((filename.removesuffix(ending) for ending in _ARCHIVES if filename.endswith(ending)), None)
-    hashes = item["hash"]
-    if stem is None or not hashes.get("sha256"):
+    if stem is None or not item["hash"].get("sha256"):
         raise LockError(f"{path}: {item['name']}: has no sha256, or is no conda package: {filename}")
     return CondaPackage(
         name=str(item["name"]),
         version=str(item["version"]),
         build=str(item.get("build") or stem.rsplit("-", 2)[2]),
         filename=filename,
-        sha256=str(hashes["sha256"]),
-        md5=str(hashes.get("md5") or ""),
+        sha256=_digest(item, "sha256", path),
+        md5=_digest(item, "md5", path) if item["hash"].get("md5") is not None else "",
         url=str(item["url"]),
         platform=str(item["platform"]),
         depends=tuple(sorted(f"{name} {rest}".strip() for name, rest in (item.get("dependencies") or {}).items())),
     )
 
 
+def _digest(item: Mapping[str, Any], kind: str, path: Path) -> str:
+    digest, length = str(item["hash"][kind]).lower(), _HEX_DIGITS[kind]
+    if not re.fullmatch(rf"[0-9a-f]{{{length}}}", digest):
+        raise LockError(f"{path}: {item['name']}: {kind}: got {digest!r}, expected {length} hex digits")
+    return digest
+
+
 def _pip(items: Sequence[Mapping[str, Any]], path: Path) -> Iterator[Package]:
     """Joins the entries of one package: conda-lock has one for each platform."""
     joined: dict[tuple[str, str], dict[tuple[str, str, str], list[str]]] = {}
     for item in items:
-        url, sha256 = str(item["url"]), item["hash"].get("sha256")
+        url = str(item["url"])
         filename = unquote(url.split("#")[0].rsplit("/", 1)[-1])
-        if not sha256 or not filename.endswith(".whl"):
+        if not item["hash"].get("sha256") or not filename.endswith(".whl"):
             raise LockError(
                 f"{path}: pip package {item['name']}: got {filename}, expected a wheel with its sha256",
                 hint="an environment with conda packages takes wheels only",
             )
         files = joined.setdefault((str(item["name"]), str(item["version"])), {})
-        files.setdefault((filename, str(sha256), url), []).append(str(item["platform"]))
+        files.setdefault((filename, _digest(item, "sha256", path), url), []).append(str(item["platform"]))
     for (name, version), files in sorted(joined.items()):
         artifacts = (
             Artifact(filename, sha256, None, url, tuple(sorted(platforms)))

@@ -7,6 +7,7 @@ CA bundles and netrc; `file://` is read.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,6 +65,21 @@ def verify_file(path: Path, sha256: str, *, what: str) -> None:
         raise VerificationError(
             f"{what}: {path} was changed since it was fetched\n  expected sha256 {sha256}\n  got      sha256 {got}",
             hint="repro verify --repair   sets it aside, so that it is fetched again",
+        )
+
+
+def check_md5(path: Path, md5: str, *, what: str) -> None:
+    """Checks the second digest a lock may give for a file whose SHA-256 is right.
+
+    Raises:
+        VerificationError: the two are not of one file, so the lock was changed.
+    """
+    with open(path, "rb") as file:
+        got = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if got != md5:
+        raise VerificationError(
+            f"{what}: {path.name} is not what was locked\n  expected md5 {md5}\n  got      md5 {got}",
+            hint="its sha256 is right, so somebody changed the lock; lock again, or ask who made the conda-lock file",
         )
 
 

@@ -66,7 +66,7 @@ def resolve_layered(
         InfrastructureError: a channel or the index cannot be reached.
     """
     if request.file is not None:
-        return _taken(recipe, request.file, previous)
+        return _taken(recipe, request.file, platforms, previous)
     kept = previous.conda.packages if previous and previous.conda else ()
     updated = {canonicalize_name(name) for name in update}
     packages: list[CondaPackage] = []
@@ -109,13 +109,20 @@ def resolve_layered(
     return Lock(python, platforms, requirements, as_of, pip_packages, inputs, lock)
 
 
-def _taken(recipe: Recipe, file: Path, previous: Lock | None) -> Lock:
-    """A conda-lock file somebody else made, as it is."""
+def _taken(recipe: Recipe, file: Path, wanted: tuple[str, ...], previous: Lock | None) -> Lock:
+    """A conda-lock file somebody else made, as it is; it must have packages for the platforms of the recipe."""
     try:
         text = file.read_bytes()
     except OSError as error:
         raise LockError(f"{file}: cannot be read: {error.strerror}") from None
     packages, pip, platforms = loads(text, file)
+    there = sorted({package.platform for package in packages})
+    missing = [platform for platform in wanted if platform not in there]
+    if missing:
+        raise LockError(
+            f"{file}: got packages for {', '.join(there) or 'no platform'}, expected {', '.join(missing)}",
+            hint=f"conda-lock lock --platform {missing[0]}   locks for it; or change [environment] platforms",
+        )
     name = os.path.relpath(file, recipe.path.parent)
     conda = CondaLock(name, sha256_hex(text), (), (), (), packages, text.decode("utf-8"))
     return Lock(_python(packages), platforms, (), "", pip, previous.inputs if previous else (), conda)
