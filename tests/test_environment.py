@@ -198,16 +198,30 @@ def test_a_wheel_that_is_not_what_was_locked_stops_the_build(lock: Lock, store: 
     assert not list(store.layout.directory("packages").rglob("lib-*.whl"))
 
 
-def test_a_wheel_that_is_tampered_with_in_the_store_stops_the_build(lock: Lock, store: Store) -> None:
+def test_a_wheel_that_is_tampered_with_in_the_store_is_set_aside_and_fetched_again(lock: Lock, store: Store) -> None:
     prefix = realise(lock, store, Silent())
     store.discard(prefix.path)
     wheel = next(store.layout.directory("packages").rglob("lib-*.whl"))
-    wheel.chmod(0o644)
-    wheel.write_bytes(wheel.read_bytes() + b"x")
-    with pytest.raises(VerificationError, match="was changed since it was fetched"):
+    good = wheel.read_bytes()
+    overwrite(wheel, good + b"x")
+    listener = Silent()
+    assert realise(lock, store, listener).key == prefix.key
+    assert {"quarantined", "fetching", "built"} <= set(listener.kinds)
+    assert wheel.read_bytes() == good
+    (aside,) = store.layout.directory("quarantine").glob("package-*")
+    assert (aside / wheel.name).read_bytes() == good + b"x"
+    assert "lib 1.0" in json.loads((aside / "reason.json").read_text())["reason"]
+
+
+def test_a_tampered_wheel_that_cannot_be_had_rightly_stops_the_build(
+    lock: Lock, store: Store, index: PackageIndex
+) -> None:
+    store.discard(realise(lock, store, Silent()).path)
+    overwrite(next(store.layout.directory("packages").rglob("lib-*.whl")), b"x")
+    index.wheel("lib", "1.0", files={"lib.py": "VERSION = 'evil'\n"})
+    with pytest.raises(VerificationError, match=r"lib-1.0-py3-none-any.whl is not what was locked"):
         realise(lock, store, Silent())
-    assert [finding.kind for finding in verify(store, repair=True).findings] == ["package"]
-    assert realise(lock, store, Silent()).key == prefix.key
+    assert not list(store.layout.directory("packages").rglob("lib-*.whl"))
 
 
 def overwrite(path: Path, content: bytes) -> None:

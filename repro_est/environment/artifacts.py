@@ -5,15 +5,18 @@ Nothing is installed, linked or put into an image that was not read and held aga
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from repro_est.digest import Sha256
 from repro_est.errors import EnvironmentBuildError
-from repro_est.lock.fetch import check_md5, fetch, verify_file
+from repro_est.files import sha256_file
+from repro_est.lock.fetch import check_md5, fetch
 from repro_est.lock.values import Artifact, CondaPackage, Lock, Package
 from repro_est.observer import Observer
+from repro_est.store.quarantine import set_aside
 from repro_est.store.store import Store
 
 _PARALLEL_FETCHES = 8
@@ -55,30 +58,38 @@ class Artifacts:
     def fetch(self) -> None:
         """Fetches what is missing and checks what is there, also what sdists are built with.
 
+        A stored file that is not what was locked is set aside and fetched again.
+
         Raises:
-            VerificationError: a file is not what was locked.
+            VerificationError: what an address serves is not what was locked.
             InfrastructureError: a file cannot be had.
         """
         pinned = [item for package in self.packages if not self.artifact(package).is_wheel for item in package.build]
-        wanted = [self._wanted(package) for package in (*self.packages, *pinned)]
-        wanted += [self._wanted(package) for package in self.conda]
-        missing = [item for item in wanted if not item.path.exists()]
-        if missing:
-            self._observer.event("fetching", count=len(missing), bytes=sum(item.size for item in missing))
+        asked: list[Package | CondaPackage] = [*self.packages, *pinned, *self.conda]
+        wanted = list({item.path: item for item in map(self._wanted, asked)}.values())
 
         def arrived(count: int) -> None:
             self._observer.event("progress", bytes=count)
 
-        def one(item: _Wanted) -> None:
-            if item.path.exists():
-                verify_file(item.path, item.sha256, what=item.what)
-            else:
-                fetch(item.url, item.sha256, item.path, what=item.what, on_bytes=arrived)
-            if item.md5:
-                check_md5(item.path, item.md5, what=item.what)
+        def get(item: _Wanted) -> None:
+            fetch(item.url, item.sha256, item.path, what=item.what, on_bytes=arrived)
 
         with ThreadPoolExecutor(_PARALLEL_FETCHES) as pool:
-            list(pool.map(one, wanted))
+            stored = list(pool.map(_stored, wanted))
+            for item, got in zip(wanted, stored, strict=True):
+                if got is not None and got != item.sha256:
+                    self._set_aside(item, got)
+            missing = [item for item, got in zip(wanted, stored, strict=True) if got != item.sha256]
+            if missing:
+                self._observer.event("fetching", count=len(missing), bytes=sum(item.size for item in missing))
+            list(pool.map(get, missing))
+            list(pool.map(_check_md5, wanted))
+
+    def _set_aside(self, item: _Wanted, got: Sha256) -> None:
+        reason = f"{item.what}: {item.path.name} was changed since it was fetched; its sha256 is {got}"
+        with contextlib.suppress(FileNotFoundError):  # somebody else just did
+            set_aside(self._layout, item.path, kind="package", name=item.path.name, reason=reason)
+        self._observer.event("quarantined", reason=reason)
 
     def _wanted(self, package: Package | CondaPackage) -> _Wanted:
         what = f"{package.name} {package.version}"
@@ -86,3 +97,16 @@ class Artifacts:
             return _Wanted(what, package.url, self.path(package), package.sha256, 0, package.md5)
         file = self.artifact(package)
         return _Wanted(what, file.url, self.path(package), file.sha256, file.size or 0)
+
+
+def _stored(item: _Wanted) -> Sha256 | None:
+    """Returns the SHA-256 of what is stored for a file, None when nothing is."""
+    try:
+        return sha256_file(item.path)
+    except FileNotFoundError:
+        return None
+
+
+def _check_md5(item: _Wanted) -> None:
+    if item.md5:
+        check_md5(item.path, item.md5, what=item.what)

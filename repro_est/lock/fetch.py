@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from repro_est.digest import sha256 as new_sha256
 from repro_est.errors import InfrastructureError, VerificationError
-from repro_est.files import fsync, fsync_directory, sha256_file
+from repro_est.files import fsync, fsync_directory
 from repro_est.lock.lockfile import public_url
 
 _CHUNK = 1 << 18
@@ -52,20 +52,6 @@ def fetch(
         fsync_directory(destination.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def verify_file(path: Path, sha256: str, *, what: str) -> None:
-    """Checks a file that was fetched before.
-
-    Raises:
-        VerificationError: its content changed.
-    """
-    got = sha256_file(path)
-    if got != sha256:
-        raise VerificationError(
-            f"{what}: {path} was changed since it was fetched\n  expected sha256 {sha256}\n  got      sha256 {got}",
-            hint="repro verify --repair   sets it aside, so that it is fetched again",
-        )
 
 
 def check_md5(path: Path, md5: str, *, what: str) -> None:
