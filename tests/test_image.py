@@ -309,6 +309,27 @@ def test_an_image_needs_a_python_of_its_own(workshop: Workshop) -> None:
     assert "an image needs a Python that is locked" in done.err
 
 
+@pytest.mark.parametrize(("verb", "megabytes"), [("env", 15), ("env", 60), ("image", 40), ("image", 60)])
+def test_a_full_disk_is_named_with_the_way_out_while_fetching_and_while_linking(
+    workshop: Workshop,
+    channel: Channel,
+    small_disk: Callable[[int], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    megabytes: int,
+) -> None:
+    recipe(workshop, channel, "python")
+    assert workshop.repro("lock", "job.toml").code == 0
+    store = small_disk(megabytes << 20) / "store"
+    monkeypatch.setenv("REPRO_STORE", str(store))
+    done = workshop.repro(verb, "build", "job.toml", *(["--no-load"] if verb == "image" else []))
+    assert done.code == 5
+    assert f"error: {store}" in done.err
+    assert done.err.count("no space left on the store's disk") == 1
+    assert "os error" not in done.err
+    assert "hint: free some space" in done.err
+
+
 def test_a_full_disk_leaves_no_half_tarball(
     workshop: Workshop, channel: Channel, small_disk: Callable[[int], Path]
 ) -> None:

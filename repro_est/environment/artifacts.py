@@ -16,6 +16,7 @@ from repro_est.files import sha256_file
 from repro_est.lock.fetch import check_md5, fetch
 from repro_est.lock.values import Artifact, CondaPackage, Lock, Package
 from repro_est.observer import Observer
+from repro_est.store.guard import writing
 from repro_est.store.quarantine import set_aside
 from repro_est.store.store import Store
 
@@ -72,7 +73,8 @@ class Artifacts:
             self._observer.event("progress", bytes=count)
 
         def get(item: _Wanted) -> None:
-            fetch(item.url, item.sha256, item.path, what=item.what, on_bytes=arrived)
+            with writing(self._layout.root):
+                fetch(item.url, item.sha256, item.path, what=item.what, on_bytes=arrived)
 
         with ThreadPoolExecutor(_PARALLEL_FETCHES) as pool:
             stored = list(pool.map(_stored, wanted))

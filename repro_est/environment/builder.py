@@ -7,7 +7,6 @@ it. Wheels are copied on top of either (`unpacked`).
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
@@ -26,7 +25,7 @@ from repro_est.lock.interpreters import Interpreter
 from repro_est.lock.uv import readable, uv_environment, uv_path
 from repro_est.lock.values import Lock, Package
 from repro_est.observer import Observer
-from repro_est.store.guard import store_error
+from repro_est.store.guard import full_disk_in, store_error
 from repro_est.store.scratch import claimed_directory
 from repro_est.store.sealed import seal
 from repro_est.store.store import Store
@@ -192,9 +191,9 @@ class Builder:
         )
         if done.returncode != 0:
             said = readable(done.stderr) or readable(done.stdout)
-            for number in (errno.ENOSPC, errno.EDQUOT):
-                if f"(os error {number})" in said and (full := store_error(self._store.layout.root, number)):
-                    raise full
+            number = full_disk_in(said)
+            if number is not None and (full := store_error(self._store.layout.root, number)):
+                raise full
             raise EnvironmentBuildError(
                 f"{subject}: cannot be installed\n{said}",
                 hint="change the package or its bounds, and lock again",

@@ -28,6 +28,7 @@ from repro_est.images.image import ARCHITECTURES, BUILT, PREFIX, SEARCH_PATH, Im
 from repro_est.images.layers import Layer, Layers
 from repro_est.lock.values import CondaPackage, Lock, Package
 from repro_est.observer import Observer
+from repro_est.store.guard import writing
 from repro_est.store.leases import Leases
 from repro_est.store.scratch import claimed_directory
 from repro_est.store.store import Store
@@ -166,9 +167,10 @@ class _Builder:
         # A package without architecture is laid out for the Python it is linked beside.
         python = next((item for item in self._artifacts.conda if item.name == "python" and item not in packages), None)
         stage = scratch / "conda"
-        stage.mkdir()
         files = {item.sha256: self._artifacts.path(item) for item in packages}
-        link(packages, files, stage, PREFIX, scratch, beside=python)
+        with writing(self._store.layout.root):
+            stage.mkdir()
+            link(packages, files, stage, PREFIX, scratch, beside=python)
         return {
             f"conda {name}": {_inside(path): stage / path for path in paths}
             for name, paths in owned_files(stage).items()
@@ -176,8 +178,9 @@ class _Builder:
 
     def _wheel(self, package: Package, scratch: Path) -> dict[str, Path]:
         stage = scratch / f"wheel-{package.name}"
-        stage.mkdir()
-        unpack(self._artifacts.path(package), stage, final=PREFIX, python=self._version)
+        with writing(self._store.layout.root):
+            stage.mkdir()
+            unpack(self._artifacts.path(package), stage, final=PREFIX, python=self._version)
         return {
             _inside(os.path.relpath(os.path.join(place, name), stage)): Path(place, name)
             for place, _, names in os.walk(stage)

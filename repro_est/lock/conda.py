@@ -22,6 +22,7 @@ from repro_est.lock.condarequest import CondaRequest
 from repro_est.lock.lockfile import public_url
 from repro_est.lock.values import CondaPackage
 from repro_est.recipe.forms import NETRC, credential
+from repro_est.store.guard import full_disk_in
 
 if TYPE_CHECKING:
     from rattler import RepoDataRecord
@@ -143,6 +144,7 @@ def link(
 
     Raises:
         EnvironmentBuildError: a package is broken, or two own one path.
+        OSError: the disk is full.
     """
     import rattler
 
@@ -165,6 +167,9 @@ def link(
             )
         )
     except Exception as error:  # rattler's own hierarchy has no root
+        number = full_disk_in(str(error))
+        if number is not None:
+            raise OSError(number, os.strerror(number), str(stage)) from None
         raise EnvironmentBuildError(f"conda packages cannot be linked: {_readable(str(error))}") from None
     shutil.rmtree(cache, ignore_errors=True)
     if beside is not None:

@@ -32,6 +32,11 @@ def writing(path: Path) -> Iterator[None]:
         raise told from None
 
 
+def full_disk_in(text: str) -> int | None:
+    """Returns the errno of a full disk that another program's message names, as Rust does: `(os error 28)`."""
+    return next((number for number in (errno.ENOSPC, errno.EDQUOT) if f"(os error {number})" in text), None)
+
+
 def store_error(path: Path, number: int) -> StoreError | None:
     """Returns what an errno at `path` means for the store, None when it means nothing in particular."""
     if number not in _REMEDIES:
