@@ -462,6 +462,9 @@ def test_a_conda_program_may_solve(workshop: Workshop, channel: Channel) -> None
     path.unlink()
     locked(workshop, "--conda", str(program))
     assert path.read_bytes() == by_rattler
+    path.unlink()
+    locked(workshop, "--conda", "./conda")
+    assert path.read_bytes() == by_rattler
     recipe(workshop, channel, "alpha >9")
     assert "conda, linux-64:" in refused(workshop, "--conda", str(program))
     assert "cannot be run" in refused(workshop, "--conda", "./no-such-conda")

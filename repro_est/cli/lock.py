@@ -94,7 +94,7 @@ def _lock(recipe: Recipe, arguments: argparse.Namespace, console: Console) -> in
         TerminalObserver(console),
         update=tuple(arguments.update),
         as_of=arguments.as_of,
-        conda=Path(shutil.which(arguments.conda) or arguments.conda) if arguments.conda else None,
+        conda=_program(arguments.conda) if arguments.conda else None,
     )
     if arguments.json:
         packages = {package.name: package.version for package in lock.packages}
@@ -106,6 +106,12 @@ def _lock(recipe: Recipe, arguments: argparse.Namespace, console: Console) -> in
             }
         console.json(answer)
     return 0
+
+
+def _program(name: str) -> Path:
+    """Returns a program by its whole path: `Path("./conda")` is `conda`, which is looked for in PATH only."""
+    found = shutil.which(name)
+    return Path(found).absolute() if found else Path(name)
 
 
 def _previous(recipe: Recipe, console: Console) -> Lock | None:
