@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from repro_est.console import counted, visible
+from repro_est.cli.common import TerminalObserver
+from repro_est.console import Console, counted, visible
 from tests.conftest import Workshop
 
 
@@ -57,6 +58,15 @@ def test_a_long_value_is_cut_to_what_differs(workshop: Workshop) -> None:
     assert "xtwo" in text
     assert "(10,005 characters)" in text
     assert len(workshop.repro("why", "--json").json["differences"][0]["before"]) > 10_000
+
+
+def test_what_is_waited_for_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    observer = TerminalObserver(Console())
+    observer.event("waiting", owner="process 7", run_hash="0123456789abcdef")
+    observer.event("waiting", owner="process 7", environment="0123456789abcdef")
+    run, environment = (" ".join(line.split()) for line in capfd.readouterr().err.splitlines())
+    assert run == "Waiting for the same run, made by process 7"
+    assert environment == "Waiting for environment 0123456789ab, made by process 7"
 
 
 def test_one_is_said_in_the_singular() -> None:

@@ -106,7 +106,8 @@ class TerminalObserver:
                     f"{counted(count, 'package')} for Python {facts['python']} in {shown_path(Path(facts['lock']))}",
                 )
             case "waiting":
-                console.step("Waiting", f"for the same run, made by {facts['owner']}")
+                what = f"environment {str(facts['environment'])[:12]}" if "environment" in facts else "the same run"
+                console.step("Waiting", f"for {what}, made by {facts['owner']}")
             case "fetching":
                 console.step(
                     "Fetching",
