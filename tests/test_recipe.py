@@ -190,6 +190,8 @@ class = "bitwise"
         ),
         (GOOD + 'custom_docker_image = "a:1"\ndockerfile = "train.py"\n', "expected one of the two"),
         (GOOD + 'custom_docker_image = "Not An Image"\n', "expected an image such as"),
+        (GOOD + 'custom_docker_image = ""\n', "estimator.custom_docker_image: got '', expected an image such as"),
+        (GOOD + 'dockerfile = ""\n', "estimator.dockerfile: got '', expected a Dockerfile"),
         (GOOD + 'custom_docker_image = "me:secret@host/a:1"\n', "docker login"),
         (GOOD + 'custom_docker_image = "a:1"\ncompute_target = "local"\n', "a base image needs a container"),
         (GOOD + 'use_docker = true\ncompute_target = "local"\n', "use_docker = true says otherwise"),

@@ -239,6 +239,10 @@ class _Reader:
                 self._problem((*place, "image_registry_details", key), message, "docker login")
             elif key != "address":
                 self._problem((*place, "image_registry_details", key), "unknown key, expected `address`")
+        if name == "":
+            self._problem((*place, "custom_docker_image"), "got '', expected an image such as `team/base:2026`")
+        if dockerfile == "":
+            self._problem((*place, "dockerfile"), "got '', expected a Dockerfile, or a directory with one")
         if name and dockerfile:
             self._problem((*place, "dockerfile"), "goes without custom_docker_image: expected one of the two")
         if details and not name:
