@@ -166,7 +166,7 @@ def _write(file: _Hashing, entries: Mapping[str, Path], contents: dict[str, str]
                 with open(path, "rb") as source:
                     reader = _Reading(source)
                     archive.addfile(member, reader)
-                contents[name] = reader.hasher.hexdigest()
+                contents[name] = f"{reader.hasher.hexdigest()} {member.mode:o}"
 
 
 class _Reading:
