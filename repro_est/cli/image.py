@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,13 +118,14 @@ def _made(arguments: argparse.Namespace, console: Console, *, anew: bool = False
 def _build(arguments: argparse.Namespace, console: Console) -> int:
     from repro_est.images.daemon import REPOSITORY, connect, load
 
+    ahead = ThreadPoolExecutor(1).submit(connect) if not (arguments.tarball or arguments.no_load) else None
     image, store = _made(arguments, console)
     loaded: bool | None = None
     if arguments.tarball:
         _write(Path(arguments.tarball), image, f"{REPOSITORY}:{image.tag}", store)
-    elif not arguments.no_load:
+    elif ahead is not None:
         try:
-            client = connect()
+            client = ahead.result()  # importing the SDK takes as long as making a small layer
         except InfrastructureError as error:
             loaded = False
             console.warning(f"not loaded: {error.message}")

@@ -6,6 +6,7 @@ Nothing is installed, linked or put into an image that was not read and held aga
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -56,10 +57,16 @@ class Artifacts:
         file = package if isinstance(package, CondaPackage) else self.artifact(package)
         return self._layout.package(Sha256(file.sha256), file.filename)
 
-    def fetch(self) -> None:
+    def fetch(self, check: Collection[Package | CondaPackage] | None = None) -> bool:
         """Fetches what is missing and checks what is there, also what sdists are built with.
 
         A stored file that is not what was locked is set aside and fetched again.
+
+        Args:
+            check: those about to be used; the others need only be there. None is all.
+
+        Returns:
+            Whether a stored file was set aside.
 
         Raises:
             VerificationError: what an address serves is not what was locked.
@@ -68,6 +75,7 @@ class Artifacts:
         pinned = [item for package in self.packages if not self.artifact(package).is_wheel for item in package.build]
         asked: list[Package | CondaPackage] = [*self.packages, *pinned, *self.conda]
         wanted = list({item.path: item for item in map(self._wanted, asked)}.values())
+        used = None if check is None else {self.path(package) for package in check}
 
         def arrived(count: int) -> None:
             self._observer.event("progress", bytes=count)
@@ -77,6 +85,7 @@ class Artifacts:
                 fetch(item.url, item.sha256, item.path, what=item.what, on_bytes=arrived)
 
         with ThreadPoolExecutor(_PARALLEL_FETCHES) as pool:
+            wanted = [item for item in wanted if used is None or item.path in used or not item.path.exists()]
             stored = list(pool.map(_stored, wanted))
             for item, got in zip(wanted, stored, strict=True):
                 if got is not None and got != item.sha256:
@@ -86,6 +95,7 @@ class Artifacts:
                 self._observer.event("fetching", count=len(missing), bytes=sum(item.size for item in missing))
             list(pool.map(get, missing))
             list(pool.map(_check_md5, wanted))
+            return any(got not in (None, item.sha256) for item, got in zip(wanted, stored, strict=True))
 
     def _set_aside(self, item: _Wanted, got: Sha256) -> None:
         reason = f"{item.what}: {item.path.name} was changed since it was fetched; its sha256 is {got}"

@@ -160,6 +160,7 @@ class Builder:
             message = f"environment {self._key[:12]}: made anew, it was moved or made by another version of something"
             self._observer.event("message", message=message)
             self._store.discard(final)
+        final.parent.mkdir(exist_ok=True)
         os.rename(prefix, final)
         os.chmod(final, 0o555)
 

@@ -64,6 +64,7 @@ class Unpacked:
             EnvironmentBuildError: one is broken, or two have different contents for one path.
         """
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            wheels = sorted(wheels, key=lambda wheel: -wheel.path.stat().st_size)  # the longest work first
             trees = list(pool.map(self._tree, wheels))
             files = [item for item in _together(zip(wheels, trees, strict=True), prefix) if _is_free(*item)]
             for directory, name in sorted({path.parent: wheel.path.name for wheel, _, path in files}.items()):

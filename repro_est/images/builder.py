@@ -106,10 +106,13 @@ class _Builder:
 
     def layers(self, room: int, *, anew: bool) -> tuple[Layer, ...]:
         """Returns the layers above the base, at most `room`."""
-        self._artifacts.fetch()
-        groups = [(self._key(group), _name(group), group) for group in self._groups(room)]
-        found = {key: None if anew else self._layers.find(key, name) for key, name, _ in groups}
-        missing = [(key, name, group) for key, name, group in groups if found[key] is None]
+        self._artifacts.fetch(check=())
+        changed = True
+        while changed:  # sizes decide who shares a layer, and a file that was set aside may have had another
+            groups = [(self._key(group), _name(group), group) for group in self._groups(room)]
+            found = {key: None if anew else self._layers.find(key, name) for key, name, _ in groups}
+            missing = [(key, name, group) for key, name, group in groups if found[key] is None]
+            changed = self._artifacts.fetch(check=[package for _, _, group in missing for package in group])
         if missing:
             self._observer.event("message", message=f"Making {len(missing)} of {len(groups)} layers")
             with contextlib.ExitStack() as stack:
