@@ -108,16 +108,17 @@ def test_a_script_may_use_the_grace_to_clean_up(tmp_path: Path) -> None:
 FAMILY = """
 import os, subprocess, sys, time
 def daemon():
+    reader, writer = os.pipe()
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
-            print(os.getpid(), flush=True)
+            os.write(writer, str(os.getpid()).encode())
             time.sleep(600)
         os._exit(0)
     os.wait()
-daemon()
+    return int(os.read(reader, 99))
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-print(child.pid, flush=True)
+print(daemon(), child.pid, flush=True)
 """
 
 
