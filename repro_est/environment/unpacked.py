@@ -10,6 +10,7 @@ the wheel, whose SHA-256 was checked. Scripts name no directory, so the same fil
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import subprocess
@@ -77,7 +78,10 @@ class Unpacked:
         if damaged:
             for wheel in damaged:
                 reason = f"{wheel.path.name}: its unpacked files were changed"
-                set_aside(self._store.layout, self._place(wheel), kind="unpacked", name=self._key(wheel), reason=reason)
+                with contextlib.suppress(FileNotFoundError):  # somebody else just did
+                    set_aside(
+                        self._store.layout, self._place(wheel), kind="unpacked", name=self._key(wheel), reason=reason
+                    )
             for _, _, path in files:
                 path.unlink(missing_ok=True)
             self.place(wheels, prefix)
