@@ -205,6 +205,9 @@ def test_an_image_goes_through_a_registry(workshop: Workshop, channel: Channel, 
     swapped = workshop.repro("image", "pull", "job.toml", "--from", repository)
     assert swapped.code == 4
     assert "is another image" in swapped.err
+    absent = workshop.repro("image", "pull", "job.toml", "--from", f"{REGISTRY}/team/nobody-pushed")
+    assert absent.code == 5
+    assert f"repro image push job.toml --to {REGISTRY}/team/nobody-pushed" in absent.err
     down = workshop.repro("image", "push", "job.toml", "--to", "127.0.0.1:1/team/env")
     assert down.code == 5
     assert "127.0.0.1:1" in down.err

@@ -18,12 +18,13 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from repro_est.cli.common import TerminalObserver, add_json, add_recipe, open_store
 from repro_est.console import Console, human_size
 from repro_est.errors import InfrastructureError, UsageError, VerificationError
 from repro_est.images.base import Base
+from repro_est.images.image import Image
 from repro_est.lock.values import Lock
 from repro_est.observer import Observer
 from repro_est.project import Project, is_repository
@@ -88,6 +89,17 @@ class _Wanted(NamedTuple):
 
         return open_base(self.lock.image, self.platform, self.project, self.store)
 
+    def image(self, *, anew: bool = False) -> Image:
+        """The image of the environment, what is missing made now; `anew`: all layers of packages."""
+        from repro_est.images.builder import build_image
+
+        if self.lock.user_managed:
+            raise UsageError(
+                "user_managed = true takes the base image as it is, so there is no image to make",
+                hint="`repro image export` makes one with the source in it",
+            )
+        return build_image(self.lock, self.platform, self.base(), self.store, self.observer, anew=anew)
+
 
 def _wanted(arguments: argparse.Namespace, console: Console) -> _Wanted:
     from repro_est import engine
@@ -101,25 +113,12 @@ def _wanted(arguments: argparse.Namespace, console: Console) -> _Wanted:
     return _Wanted(recipe, lock, current_platform(), project, store, observer)
 
 
-def _made(arguments: argparse.Namespace, console: Console, *, anew: bool = False) -> tuple[Any, Store]:
-    """Returns the image of a recipe and the store, making what is missing."""
-    from repro_est.images.builder import build_image
-
-    wanted = _wanted(arguments, console)
-    if wanted.lock.image is not None and wanted.lock.image.python:
-        raise UsageError(
-            "user_managed = true takes the base image as it is, so there is no image to make",
-            hint="`repro image export` makes one with the source in it",
-        )
-    base, store = wanted.base(), wanted.store
-    return build_image(wanted.lock, wanted.platform, base, store, wanted.observer, anew=anew), store
-
-
 def _build(arguments: argparse.Namespace, console: Console) -> int:
     from repro_est.images.daemon import REPOSITORY, connect, load
 
     ahead = ThreadPoolExecutor(1).submit(connect) if not (arguments.tarball or arguments.no_load) else None
-    image, store = _made(arguments, console)
+    wanted = _wanted(arguments, console)
+    image, store = wanted.image(), wanted.store
     loaded: bool | None = None
     if arguments.tarball:
         _write(Path(arguments.tarball), image, f"{REPOSITORY}:{image.tag}", store)
@@ -153,7 +152,7 @@ def _build(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _write(path: Path, image: Any, name: str, store: Store) -> None:
+def _write(path: Path, image: Image, name: str, store: Store) -> None:
     """Writes an image to a file; what only a daemon has of it is taken from there."""
     from repro_est.images.archive import archive
     from repro_est.images.daemon import complete, connect
@@ -161,21 +160,19 @@ def _write(path: Path, image: Any, name: str, store: Store) -> None:
 
     image = whole(image, store) or complete(connect(), image, store)
     _check_layers(image, store)  # a daemon checks what it loads; a file goes to who knows where
-    if path.exists() and not path.is_file():  # a device or a pipe is written to, never replaced
-        with open(path, "wb") as file:
-            for part in archive(image, store, tag=name):
-                file.write(part)
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    in_place = path.exists() and not path.is_file()  # a device or a pipe is written to, never replaced
+    written = path if in_place else path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(temporary, "wb") as file:
+        with open(written, "wb") as file:
             for part in archive(image, store, tag=name):
                 file.write(part)
-        os.replace(temporary, path)
+        if not in_place:
+            os.replace(written, path)
     except OSError as error:
         raise InfrastructureError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if not in_place:
+            written.unlink(missing_ok=True)
 
 
 def _ls(arguments: argparse.Namespace, console: Console) -> int:
@@ -195,7 +192,7 @@ def _ls(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _inspect(arguments: argparse.Namespace, console: Console) -> int:
-    image, _ = _made(arguments, console)
+    image = _wanted(arguments, console).image()
     if arguments.json:
         console.json({**image.to_json(), "tag": image.tag})
         return 0
@@ -205,7 +202,7 @@ def _inspect(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _check_layers(image: Any, store: Store) -> None:
+def _check_layers(image: Image, store: Store) -> None:
     from repro_est.images.image import verify_image
 
     problems = verify_image(image, store)
@@ -217,10 +214,10 @@ def _check_layers(image: Any, store: Store) -> None:
 
 
 def _verify(arguments: argparse.Namespace, console: Console) -> int:
+    wanted = _wanted(arguments, console)
     try:
-        known, store = _made(arguments, console)  # of the layers that are there
-        _check_layers(known, store)
-        image, _ = _made(arguments, console, anew=True)
+        _check_layers(wanted.image(), wanted.store)  # of the layers that are there
+        image = wanted.image(anew=True)
     except VerificationError as error:
         if arguments.json:
             console.json({"ok": False, "problems": [error.message]})
@@ -244,9 +241,9 @@ def _push(arguments: argparse.Namespace, console: Console) -> int:
     from repro_est.images.daemon import connect, load, push
 
     repository = _repository(arguments)
-    image, store = _made(arguments, console)
-    client = connect()
-    load(client, image, store)
+    wanted = _wanted(arguments, console)
+    image, client = wanted.image(), connect()
+    load(client, image, wanted.store)
     digest = push(client, image, repository)
     if arguments.json:
         console.json({"image_id": f"sha256:{image.image_id}", "digest": digest, "tag": image.tag})
@@ -263,7 +260,8 @@ def _pull(arguments: argparse.Namespace, console: Console) -> int:
     image = pull_image(connect(), wanted.lock, wanted.platform, wanted.base(), repository, wanted.store)
     if image is None:
         raise InfrastructureError(
-            f"{repository}: has no image of this environment", hint=f"repro image push {arguments.recipe} {repository}"
+            f"{repository}: has no image of this environment",
+            hint=f"repro image push {arguments.recipe} --to {repository}",
         )
     if arguments.json:
         console.json({"image_id": f"sha256:{image.image_id}"})

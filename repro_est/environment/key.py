@@ -48,7 +48,7 @@ def environment_document(lock: Lock, platform: str) -> dict[str, Any]:
         if image_id is None:
             raise LockError(f"the lock has no base image for {platform}", hint="run `repro lock` on such a machine")
         document["image"] = image_id
-        if lock.image.python:
+        if lock.user_managed:
             document["user_managed"] = True
     return document
 

@@ -42,7 +42,7 @@ def environment_image(
     Raises:
         ReproError: it cannot be made, pulled or loaded.
     """
-    if lock.image is not None and lock.image.python:  # user_managed
+    if lock.image is not None and lock.user_managed:
         return _bare(lock, lock.image, platform), "python"
     base = open_base(lock.image, platform, project, store)
     if client is None:

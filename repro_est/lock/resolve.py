@@ -6,17 +6,16 @@ Nothing of the machine decides but the Python version of a recipe that names non
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from repro_est.errors import LockError
 from repro_est.lock.condarequest import conda_request
 from repro_est.lock.interpreters import Interpreter, find_interpreter, fits
 from repro_est.lock.pypi import Solver
-from repro_est.lock.requirements import CONSTRAINT, requirements
+from repro_est.lock.requirements import requirements
 from repro_est.lock.values import Lock, LockedImage, Package
 from repro_est.platforms import PLATFORMS, current_platform
 from repro_est.recipe.values import Recipe
@@ -49,7 +48,6 @@ def resolve(
         InfrastructureError: the index cannot be reached.
     """
     asked = requirements(recipe)
-    _check_requirements(asked, recipe)
     request = recipe.environment
     date = as_of or request.as_of or ""
     platforms = locked_platforms(recipe)
@@ -115,13 +113,3 @@ def _interpreter(asked: str | None, previous: Lock | None) -> Interpreter:
         except LockError:
             pass  # another machine's: take what this one has
     return find_interpreter(asked)
-
-
-def _check_requirements(asked: Sequence[str], recipe: Recipe) -> None:
-    for text in asked:
-        try:
-            Requirement(text.removeprefix(CONSTRAINT))
-        except InvalidRequirement as error:
-            raise LockError(
-                f"{recipe.path.name}: `{text}` is not a requirement (PEP 508): {str(error).splitlines()[0]}"
-            ) from None

@@ -169,6 +169,11 @@ class Lock:
     conda: CondaLock | None = None
     image: LockedImage | None = None
 
+    @property
+    def user_managed(self) -> bool:
+        """Whether the base image is the environment, as it is."""
+        return self.image is not None and bool(self.image.python)
+
     def conda_packages(self, platform: str) -> tuple[CondaPackage, ...]:
         """The conda packages of one platform, by name."""
         return tuple(item for item in self.conda.packages if item.platform == platform) if self.conda else ()

@@ -79,7 +79,7 @@ def check(recipe: Recipe, lock: Lock | None) -> tuple[Finding, ...]:
         for item in imports
         if item.module.split(".")[0] == "azureml"
     ]
-    if lock is not None and not (lock.image and lock.image.python):  # what such an image holds is its own affair
+    if lock is not None and not lock.user_managed:  # what such an image holds is its own affair
         findings += _missing_packages(imports, recipe, lock)
     findings += _unused_inputs(recipe)
     return tuple(findings)
