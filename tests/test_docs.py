@@ -65,7 +65,7 @@ def test_a_module_opens_with_what_it_is_for(path: Path) -> None:
 
 
 def test_the_supervisor_needs_nothing_but_the_standard_library() -> None:
-    tree = ast.parse((ROOT / "repro_est/launch/supervisor.py").read_text())
+    tree = ast.parse((ROOT / "repro_est/hostside/supervisor.py").read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert names <= set(sys.stdlib_module_names)

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repro_est.errors import InfrastructureError, UsageError
+from repro_est.hostside.supervisor import Masker, descendants
 from repro_est.launch.diagnosis import diagnose, report
 from repro_est.launch.process import Launch, Outcome, closed_environment, run_process, secret_values
-from repro_est.launch.supervisor import Masker, descendants
 from repro_est.targets.facts import machine_facts
 from tests.conftest import as_root, missing
 

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from repro_est.errors import InfrastructureError, UsageError
-from repro_est.launch import supervisor
+from repro_est.hostside import supervisor
 
 OnOutput = Callable[[str, bytes], None]
 
