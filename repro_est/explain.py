@@ -8,6 +8,7 @@ A plan's document becomes a flat mapping from leaf to text; two runs differ exac
     script_params (order)              environment_variables.OMP_NUM_THREADS
     arguments                          inputs.digits/images.csv.gz
     source/train.py                    secrets.HF_TOKEN
+    layout.node_count                  use_gpu
 
 Pure: trees and file contents are handed in.
 """
@@ -81,7 +82,7 @@ def leaves(document: Document) -> dict[str, str]:
                 flat.update({f"secrets.{name}": "declared" for name in value})  # type: ignore[union-attr]
             case "environment":
                 flat.update(_environment_leaves(value))  # type: ignore[arg-type]
-            case "inputs" | "environment_variables":
+            case "inputs" | "environment_variables" | "layout":
                 flat.update({f"{key}.{name}": str(item) for name, item in value.items()})  # type: ignore[union-attr]
             case _:
                 flat[key] = _scalar(value)

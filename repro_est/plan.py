@@ -24,6 +24,8 @@ The document, format 1 (`?` may be absent):
     environment_variables?  {NAME: value}
     secrets?                [NAME, ...] sorted; never a value
     use_gpu?                true
+    layout?                 {node_count?, process_count_per_node?, backend?, gpus_per_process?, gpu_binding?,
+                            parameter_servers?}: those not at their default (`layout`)
     network?                true
     salt?                   text
 """
@@ -36,6 +38,7 @@ from typing import Any
 
 from repro_est.digest import Json, RunHash, TreeHash, identify
 from repro_est.errors import VerificationError
+from repro_est.layout import Layout
 from repro_est.recipe.values import InputReference, Recipe, Word
 
 PLAN_FORMAT = 1
@@ -83,6 +86,8 @@ class Recorded:
         required: outputs that must exist, globs allowed.
         metrics: path of the metrics file.
         timeout_seconds: None is no limit.
+        retries: tries more after a failure of hosts.
+        heartbeat_seconds: a rank silent for so long is hung; None is no limit.
         limits: of a container: `memory` and `shm_size` in bytes, `cpus`; only those that are set.
     """
 
@@ -97,6 +102,8 @@ class Recorded:
     required: tuple[str, ...] = ()
     metrics: str = "outputs/metrics.json"
     timeout_seconds: float | None = None
+    retries: int = 0
+    heartbeat_seconds: float | None = None
     limits: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[PlannedInput, ...] = ()
     models: tuple[PlannedModel, ...] = ()
@@ -131,6 +138,12 @@ class Plan:
     @property
     def use_gpu(self) -> bool:
         return bool(self.document.get("use_gpu", False))
+
+    @property
+    def layout(self) -> Layout:
+        layout = self.document.get("layout", {})
+        assert isinstance(layout, Mapping)
+        return Layout.from_document(layout, use_gpu=self.use_gpu)
 
     @property
     def network(self) -> bool:
@@ -171,6 +184,8 @@ class Plan:
                 "required": list(recorded.required),
                 "metrics": recorded.metrics,
                 "timeout_seconds": recorded.timeout_seconds,
+                **({"retries": recorded.retries} if recorded.retries else {}),
+                **({"heartbeat_seconds": recorded.heartbeat_seconds} if recorded.heartbeat_seconds else {}),
                 **({"limits": dict(recorded.limits)} if recorded.limits else {}),
                 "inputs": [
                     {"name": item.name, "tree": item.tree, "origin": dict(item.origin), "copy": item.copy}
@@ -214,6 +229,8 @@ def make_plan(
         required=recipe.outputs.required,
         metrics=recipe.outputs.metrics,
         timeout_seconds=recipe.estimator.max_run_duration_seconds,
+        retries=recipe.estimator.retries,
+        heartbeat_seconds=recipe.estimator.heartbeat_seconds,
         limits={name: value for name, value in asdict(recipe.limits).items() if value is not None},
         inputs=tuple(inputs),
         models=tuple(PlannedModel(m.name, m.path, m.description, dict(m.tags)) for m in recipe.models),
@@ -253,6 +270,8 @@ def load_plan(content: Mapping[str, Any], expected: RunHash) -> Plan:
                 required=tuple(recorded["required"]),
                 metrics=recorded["metrics"],
                 timeout_seconds=recorded["timeout_seconds"],
+                retries=recorded.get("retries", 0),
+                heartbeat_seconds=recorded.get("heartbeat_seconds"),
                 limits=recorded.get("limits", {}),
                 inputs=tuple(
                     PlannedInput(item["name"], item["tree"], item["origin"], item["copy"])
@@ -282,6 +301,7 @@ def _document(
         "environment_variables": dict(estimator.environment_variables),
         "secrets": sorted(set(recipe.secrets)),
         "use_gpu": estimator.use_gpu,
+        "layout": estimator.layout.document(use_gpu=estimator.use_gpu),
         "network": recipe.environment.network,
         "salt": recipe.salt,
     }

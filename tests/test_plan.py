@@ -17,6 +17,7 @@ import repro_est.plan as plan_module
 from repro_est.digest import RunHash, TreeHash, xxh3_hex
 from repro_est.errors import VerificationError
 from repro_est.explain import Difference, differences, hunk, leaves, nearest
+from repro_est.layout import Backend, Binding, Layout
 from repro_est.plan import Plan, PlannedInput, Recorded, load_plan, make_plan
 from repro_est.recipe.schema import KEYS, Category
 from repro_est.recipe.values import Estimator, InputReference, Limits, ModelRequest, Outputs, Parameter, Recipe
@@ -74,6 +75,15 @@ HASHED_CHANGES: dict[str, tuple[Plan, str]] = {
         "network",
     ),
     "use_gpu": (plan(estimator(use_gpu=True)), "use_gpu"),
+    "node_count": (plan(estimator(layout=Layout(node_count=2))), "layout.node_count"),
+    "process_count_per_node": (
+        plan(estimator(layout=Layout(process_count_per_node=2))),
+        "layout.process_count_per_node",
+    ),
+    "distributed_training": (plan(estimator(layout=Layout(backend=Backend.MPI))), "layout.backend"),
+    "distributed_backend": (plan(estimator(layout=Layout(backend=Backend.TORCH))), "layout.backend"),
+    "gpus_per_process": (plan(estimator(layout=Layout(gpus_per_process=2))), "layout.gpus_per_process"),
+    "gpu_binding": (plan(estimator(layout=Layout(gpu_binding=Binding.RANK))), "layout.gpu_binding"),
     "environment_variables": (plan(estimator(environment_variables=(("A", "2"),))), "environment_variables.A"),
     "secrets": (plan(dataclasses.replace(RECIPE, secrets=())), "secrets.HF_TOKEN"),
     "salt": (plan(dataclasses.replace(RECIPE, salt="x")), "salt"),
@@ -99,6 +109,8 @@ RECORDED_CHANGES: dict[str, Plan] = {
     "compute_target": plan(estimator(compute_target="elsewhere")),
     "use_docker": plan(estimator(compute_target="docker")),
     "max_run_duration_seconds": plan(estimator(max_run_duration_seconds=5)),
+    "retries": plan(estimator(retries=3)),
+    "heartbeat_seconds": plan(estimator(heartbeat_seconds=2.5)),
     "shm_size": plan(dataclasses.replace(RECIPE, limits=Limits(shm_size=1 << 30))),
     "memory": plan(dataclasses.replace(RECIPE, limits=Limits(memory=1 << 30))),
     "cpus": plan(dataclasses.replace(RECIPE, limits=Limits(cpus=1.5))),
@@ -202,10 +214,11 @@ class Parts(NamedTuple):
         return self._replace(inputs=(dataclasses.replace(self.inputs[0], **changes),))
 
 
+LAYOUT = Layout(3, 2, Backend.TENSORFLOW, 2, Binding.RANK, 1)
 FULL = Parts(
     dataclasses.replace(
         RECIPE,
-        estimator=dataclasses.replace(RECIPE.estimator, use_gpu=True),
+        estimator=dataclasses.replace(RECIPE.estimator, use_gpu=True, layout=LAYOUT),
         environment=dataclasses.replace(RECIPE.environment, network=True),
         salt="salt",
     ),
@@ -281,6 +294,26 @@ def variable_mutations() -> Mutation:
     return changed | added
 
 
+def layout_mutations() -> Mutation:
+    others: dict[str, st.SearchStrategy[Any]] = {
+        "node_count": st.integers(1, 10_000),
+        "process_count_per_node": st.integers(1, 10_000),
+        "backend": st.sampled_from(Backend),
+        "gpus_per_process": st.integers(1, 10_000),
+        "gpu_binding": st.sampled_from(Binding),
+        "parameter_servers": st.integers(0, 10_000),
+    }
+    assert set(others) == {field.name for field in dataclasses.fields(Layout)}
+
+    def mutated(name: str, value: object) -> tuple[Parts, str]:
+        return FULL.of_estimator(layout=dataclasses.replace(LAYOUT, **{name: value})), f"layout.{name}"
+
+    return st.one_of(
+        other(values, getattr(LAYOUT, name)).map(lambda new, name=name: mutated(name, new))
+        for name, values in others.items()
+    )
+
+
 HASHED_FIELDS: dict[str, Mutation] = {
     "entry_script": other(words, "train.py").map(lambda new: (FULL.of_estimator(entry_script=new), "entry_script")),
     "script_params": parameter_mutations(),
@@ -296,6 +329,7 @@ HASHED_FIELDS: dict[str, Mutation] = {
     "secrets": names.map(lambda new: (FULL.of_recipe(secrets=("HF_TOKEN", new)), f"secrets.{new}"))
     | st.just((FULL.of_recipe(secrets=()), "secrets.HF_TOKEN")),
     "use_gpu": st.just((FULL.of_estimator(use_gpu=False), "use_gpu")),
+    "layout": layout_mutations(),
     "network": st.just(
         (FULL.of_recipe(environment=dataclasses.replace(FULL.recipe.environment, network=False)), "network")
     ),
@@ -326,6 +360,8 @@ RECORDED_FIELDS: dict[str, st.SearchStrategy[Parts]] = {
     "required": st.lists(words, min_size=1).map(lambda new: FULL.of_recipe(outputs=Outputs(required=tuple(new)))),
     "metrics": other(words, "").map(lambda new: FULL.of_recipe(outputs=Outputs(metrics=new))),
     "timeout_seconds": st.floats(min_value=1).map(lambda new: FULL.of_estimator(max_run_duration_seconds=new)),
+    "retries": st.integers(1, 10).map(lambda new: FULL.of_estimator(retries=new)),
+    "heartbeat_seconds": st.floats(min_value=1).map(lambda new: FULL.of_estimator(heartbeat_seconds=new)),
     "limits": limits.map(lambda new: FULL.of_recipe(limits=new)),
     "inputs": st.just(FULL.of_input(copy=True)) | names.map(lambda new: FULL.of_input(origin={"path": f"/{new}"})),
     "models": st.lists(models, min_size=1).map(lambda new: FULL.of_recipe(models=tuple(new))),
@@ -379,6 +415,26 @@ def test_a_field_at_its_default_is_left_out() -> None:
     assert set(bare.document) == {"format", "entry_script", "source", "environment"}
 
 
+def test_layouts_keep_their_published_run_hashes() -> None:
+    golden = json.loads((Path(__file__).parent / "golden" / "layouts.json").read_text())
+    layouts = {
+        "mpi 3 x 2": estimator(layout=Layout(3, 2, Backend.MPI)),
+        "tensorflow 4, 1 ps": estimator(layout=Layout(4, 1, Backend.TENSORFLOW, parameter_servers=1)),
+        "torch 2 x 4, 2 GPUs each, bound": estimator(
+            use_gpu=True, layout=Layout(2, 4, Backend.TORCH, gpus_per_process=2, gpu_binding=Binding.RANK)
+        ),
+    }
+    found = {name: plan(recipe) for name, recipe in layouts.items()}
+    assert {name: {"layout": p.document["layout"], "run_hash": p.hash} for name, p in found.items()} == golden
+    assert {name: p.layout for name, p in found.items()} == {n: r.estimator.layout for n, r in layouts.items()}
+
+
+def test_one_gpu_for_the_one_process_is_the_default_and_not_written() -> None:
+    assert plan(estimator(use_gpu=True)).hash == plan(estimator(use_gpu=True, layout=Layout(gpus_per_process=1))).hash
+    assert plan(estimator(use_gpu=True)).layout == Layout(gpus_per_process=1)
+    assert plan().layout == Layout()
+
+
 def test_the_command_line_is_rendered_from_the_structure() -> None:
     assert plan().command_words({"d": "/work/inputs/d"}) == ["--data", "/work/inputs/d", "--lr", "0.1", "--v", "x", ""]
 
@@ -386,6 +442,9 @@ def test_the_command_line_is_rendered_from_the_structure() -> None:
 def test_a_stored_plan_reads_back_and_a_changed_one_is_refused() -> None:
     content = json.loads(json.dumps(plan().to_json()))
     assert load_plan(content, plan().hash) == plan()
+    assert not {"retries", "heartbeat_seconds"} & set(content["recorded"]), "so that older records read the same"
+    full = FULL.of_estimator(retries=1, heartbeat_seconds=9.5).plan
+    assert load_plan(json.loads(json.dumps(full.to_json())), full.hash) == full
     content["recorded"]["inputs"][0]["tree"] = "9" * 32
     with pytest.raises(VerificationError, match="inputs are not the hashed ones"):
         load_plan(content, plan().hash)

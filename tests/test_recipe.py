@@ -144,13 +144,13 @@ tag = {a = "b"}
 [estimator]
 entry_script = "trian.py"
 scrip_params = {}
-node_count = 4
+node_count = 0
 pip_packages = [
     "numpy",
     7,
 ]
 max_run_duration_seconds = "1h"
-compute_target = "dockr"
+compute_target = "my lab"
 
 [estimator.script_params]
 "--api-key" = "abc"
@@ -182,7 +182,7 @@ class = "bitwise"
         ('[estimator]\nentry_script = "data"\n', "no such file"),
         ('[estimator]\nentry_script = "nb.ipynb"\n', "no such file"),
         ('[estimator]\nentry_script = "train.py"\nsource_directory = "nope"\n', "no such directory"),
-        (GOOD + 'distributed_training = "mpi"\n', "job.toml:3: estimator.distributed_training: not built yet"),
+        (GOOD + 'resume_from = "x"\n', "job.toml:3: estimator.resume_from: not built yet"),
         (GOOD + "user_managed = true\n", "needs custom_docker_image or dockerfile"),
         (
             GOOD + 'custom_docker_image = "a:1"\nuser_managed = true\npip_packages = ["six"]\n',

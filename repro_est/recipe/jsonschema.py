@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from repro_est.recipe.schema import LATER_TABLES, NAMED_TABLES, TABLES, Key, Type, keys_of
+from repro_est.layout import Backend
+from repro_est.recipe.schema import BACKEND_KEYS, LATER_TABLES, NAMED_TABLES, TABLES, Key, Type, keys_of
 
 _WORD = {
     "anyOf": [
@@ -17,7 +18,26 @@ _WORD = {
         },
     ]
 }
+
 _STRINGS = {"type": "array", "items": {"type": "string"}}
+
+
+def _backend_table(backend: Backend) -> dict[str, Any]:
+    """Returns the shape of a table of `distributed_training`."""
+    shapes: dict[str, Any] = {name: {"type": "integer", "minimum": 1} for name in BACKEND_KEYS[backend]}
+    special: dict[str, Any] = {
+        "parameter_server_count": {"type": "integer", "minimum": 0},
+        "communication_backend": {"type": "string"},
+    }
+    shapes |= {name: shape for name, shape in special.items() if name in shapes}
+    return {
+        "type": "object",
+        "properties": {"type": {"const": str(backend)}, **shapes},
+        "required": ["type"],
+        "additionalProperties": False,
+    }
+
+
 _SHAPES: dict[Type, dict[str, Any]] = {
     Type.STRING: {"type": "string"},
     Type.BOOLEAN: {"type": "boolean"},
@@ -31,6 +51,9 @@ _SHAPES: dict[Type, dict[str, Any]] = {
         "additionalProperties": {"anyOf": [{"type": "boolean"}, *_WORD["anyOf"], {"type": "array", "items": _WORD}]},
     },
     Type.WORDS: {"type": "array", "items": _WORD},
+    Type.BACKEND: {
+        "anyOf": [{"enum": [str(backend) for backend in Backend]}, *(_backend_table(backend) for backend in Backend)]
+    },
     Type.ANY: {},
 }
 
@@ -66,7 +89,11 @@ def _key(key: Key) -> dict[str, Any]:
     if key.later is not None:
         return {**shape, "const": key.default}
     if key.choices:
-        shape["enum"] = list(key.choices)
+        shape["enum"] = [str(choice) for choice in key.choices]
+    if key.least is not None:
+        shape["minimum"] = key.least
+    if key.most is not None:
+        shape["maximum"] = key.most
     if key.default is not None and key.default != ():
         shape["default"] = key.default
     return shape

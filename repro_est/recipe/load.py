@@ -14,7 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from repro_est.errors import Problem, RecipeError
+from repro_est.layout import Layout
 from repro_est.recipe.arguments import parameter, word
+from repro_est.recipe.distributed import read_layout
 from repro_est.recipe.forms import NETRC, credential, is_date, is_python, without_addresses
 from repro_est.recipe.layers import Layer, Path_, override_layer, recipe_layers
 from repro_est.recipe.schema import LATER_TABLES, TABLES, Key, Type, keys_of
@@ -37,6 +39,9 @@ from repro_est.recipe.values import (
     Word,
     is_image_name,
 )
+
+TARGET_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+"""What a target may be called."""
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
 _MODEL_NAME = r"[a-zA-Z0-9][-._a-zA-Z0-9]{0,254}"  # Azure ML's rule
@@ -177,8 +182,9 @@ class _Reader:
         elif key.choices and value not in key.choices:
             hint = _nearest(value, list(key.choices))
             listed = " or ".join(f'"{choice}"' for choice in key.choices)
-            later = "; other targets are not built yet" if key.name == "compute_target" else ""
-            self._problem(place, f"got {_shown(value)}, expected {listed}{later}", hint)
+            self._problem(place, f"got {_shown(value)}, expected {listed}", hint)
+        elif key.least is not None and key.most is not None and not key.least <= value <= key.most:
+            self._problem(place, f"got {value}, expected {key.least:,} to {key.most:,}")
         else:
             values[key.name] = value
 
@@ -195,9 +201,9 @@ class _Reader:
             self._problem((*place, "source_directory"), f"got {values['source_directory']!r}, {what}: {source}")
         elif values["entry_script"] is not None:
             entry = self._entry_script(source, entry)
-        duration = values["max_run_duration_seconds"]
-        if duration is not None and not 0 < duration < 10**9:
-            self._problem((*place, "max_run_duration_seconds"), f"got {duration}, expected more than 0")
+        for name in ("max_run_duration_seconds", "heartbeat_seconds"):
+            if values[name] is not None and not 0 < values[name] < 10**9:
+                self._problem((*place, name), f"got {values[name]}, expected more than 0")
         variables = values["environment_variables"]
         for name in variables:
             if not re.fullmatch(_VARIABLE, name):
@@ -221,8 +227,18 @@ class _Reader:
             image=image,
             use_gpu=values["use_gpu"],
             environment_variables=tuple(sorted(variables.items())),
-            max_run_duration_seconds=duration,
+            max_run_duration_seconds=values["max_run_duration_seconds"],
+            layout=self._layout(values),
+            retries=values["retries"],
+            heartbeat_seconds=values["heartbeat_seconds"],
         )
+
+    def _layout(self, values: Mapping[str, Any]) -> Layout:
+        def on_problem(key: Path_, message: str, hint: str | None) -> None:
+            self._problem(("estimator", *key), message, hint)
+
+        given = self._document.get("estimator", {})
+        return read_layout(values, given, on_problem)
 
     def _image(self, values: Mapping[str, Any]) -> ImageRequest | None:
         """Reads the keys that name a base image."""
@@ -271,13 +287,20 @@ class _Reader:
         return ImageRequest(full, None, full, user_managed)
 
     def _target(self, values: Mapping[str, Any], image: ImageRequest | None) -> str:
-        """The target a recipe names; one with a base image, or with Azure ML's `use_docker`, means docker."""
+        """The target a recipe names; without one, a base image or Azure ML's `use_docker` means docker.
+
+        Any other name may be a target of the inventory, which is not read here.
+        """
         target: str = values["compute_target"]
-        if image is None and not values["use_docker"]:
+        place = ("estimator", "compute_target")
+        if not re.fullmatch(TARGET_NAME, target):
+            message = f'got {target!r}, expected "local", "docker" or the name of a target of the inventory'
+            self._problem(place, message)
+        if target != "local" or (image is None and not values["use_docker"]):
             return target
-        if target != "docker" and "compute_target" in self._document["estimator"]:
+        if "compute_target" in self._document["estimator"]:
             reason = "a base image needs a container" if image else "use_docker = true says otherwise"
-            self._problem(("estimator", "compute_target"), f'got "{target}", and {reason}: "docker"')
+            self._problem(place, f'got "{target}", and {reason}: "docker"')
         return "docker"
 
     def _entry_script(self, source: Path, entry: str) -> str:
@@ -552,6 +575,8 @@ def _type_problem(expected: Type, value: Any) -> str | None:
             fine = isinstance(value, dict)
         case Type.WORDS:
             fine = isinstance(value, list)
+        case Type.BACKEND:
+            fine = isinstance(value, str | dict)
         case Type.ANY:
             fine = True
     return None if fine else f"got {_shown(value)}, expected {expected}"

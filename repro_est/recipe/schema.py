@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from repro_est.layout import Backend, Binding
+
 
 class Category(StrEnum):
     """What a key has to do with the run hash."""
@@ -32,6 +34,7 @@ class Type(StrEnum):
     PARAMS = "a table of flags"
     WORDS = "an array of words"
     STRING_OR_STRINGS = "a string or an array of strings"
+    BACKEND = "a backend, or a table with its type"
     ANY = "anything"
 
 
@@ -43,6 +46,7 @@ class Key(NamedTuple):
         default: the value that says nothing.
         later: why a value other than the default is refused, or None when it works.
         choices: the only strings allowed, empty for any.
+        least, most: bounds of a number, both allowed.
     """
 
     table: str
@@ -54,10 +58,28 @@ class Key(NamedTuple):
     later: str | None = None
     choices: tuple[str, ...] = ()
     required: bool = False
+    least: int | None = None
+    most: int | None = None
 
+
+OLD_BACKENDS = {
+    "none": Backend.NONE,
+    "mpi": Backend.MPI,
+    "gloo": Backend.TORCH,
+    "nccl": Backend.TORCH,
+    "ps": Backend.TENSORFLOW,
+}
+"""Values of `distributed_backend`, and what each is called now."""
+
+BACKEND_KEYS: dict[Backend, tuple[str, ...]] = {
+    Backend.NONE: ("node_count", "process_count_per_node"),
+    Backend.MPI: ("node_count", "process_count_per_node"),
+    Backend.TORCH: ("node_count", "process_count_per_node", "process_count", "communication_backend"),
+    Backend.TENSORFLOW: ("node_count", "process_count_per_node", "worker_count", "parameter_server_count"),
+}
+"""What may stand beside `type` in the table of `distributed_training`; Azure ML's names."""
 
 _H, _P, _R, _L = Category.HASHED, Category.POLICY, Category.RECORDED, Category.LOCATED
-_HOSTS = "not built yet: several processes and hosts come with a later version; write 1, or leave it out"
 _API = "not built yet: comes with the Python API in a later version"
 _TEAM = "not built yet: comes with proof and sharing in a later version"
 _NO_MEANING = "has no meaning here: repro runs on machines you name; leave it out"
@@ -83,7 +105,7 @@ KEYS = (
         {},
     ),
     Key("estimator", "arguments", Type.WORDS, _H, "Plain words after the flags: positionals, repeats, empty ones.", ()),
-    Key("estimator", "compute_target", Type.STRING, _R, "Where to run.", "local", choices=("local", "docker")),
+    Key("estimator", "compute_target", Type.STRING, _R, "Where to run: local, docker, an inventory's target.", "local"),
     Key(
         "estimator", "pip_packages", Type.STRINGS, _L, "Requirements (PEP 508); what they are locked to is hashed.", ()
     ),
@@ -91,10 +113,52 @@ KEYS = (
     Key("estimator", "use_gpu", Type.BOOLEAN, _H, "A GPU must be there; without it the script sees none.", False),
     Key("estimator", "environment_variables", Type.STRING_TABLE, _H, "Variables of the script.", {}),
     Key("estimator", "max_run_duration_seconds", Type.NUMBER, _R, "TERM, then KILL, after this long."),
-    Key("estimator", "node_count", Type.INTEGER, _H, "Machines.", 1, _HOSTS),
-    Key("estimator", "process_count_per_node", Type.INTEGER, _H, "Processes on each.", 1, _HOSTS),
-    Key("estimator", "distributed_training", Type.ANY, _H, "Backend of several processes.", "none", _HOSTS),
-    Key("estimator", "distributed_backend", Type.STRING, _H, "Old name of distributed_training.", "none", _HOSTS),
+    Key("estimator", "node_count", Type.INTEGER, _H, "Nodes: one host each.", 1, least=1, most=10_000),
+    Key("estimator", "process_count_per_node", Type.INTEGER, _H, "Processes on each node.", 1, least=1, most=1_024),
+    Key(
+        "estimator",
+        "distributed_training",
+        Type.BACKEND,
+        _H,
+        'What joins the processes: "none", "mpi", "torch", "tensorflow", or a table: '
+        '{type = "mpi", process_count_per_node = 2}, {type = "torch", process_count = 4}, '
+        '{type = "tensorflow", worker_count = 3, parameter_server_count = 1}.',
+        "none",
+    ),
+    Key(
+        "estimator",
+        "distributed_backend",
+        Type.STRING,
+        _H,
+        "Old name of distributed_training; gloo and nccl mean torch, ps means tensorflow with one parameter server.",
+        choices=tuple(OLD_BACKENDS),
+    ),
+    Key(
+        "estimator",
+        "gpus_per_process",
+        Type.INTEGER,
+        _H,
+        "GPUs of each process; 1 with use_gpu.",
+        least=1,
+        most=1_024,
+    ),
+    Key(
+        "estimator",
+        "gpu_binding",
+        Type.STRING,
+        _H,
+        "host: all ranks of a host see its GPUs and pick by LOCAL_RANK; rank: each sees its own only.",
+        "host",
+        choices=tuple(Binding),
+    ),
+    Key("estimator", "retries", Type.INTEGER, _R, "Tries more after failures of hosts.", 0, least=0, most=10),
+    Key(
+        "estimator",
+        "heartbeat_seconds",
+        Type.NUMBER,
+        _R,
+        "A rank that neither writes nor touches $REPRO_HEARTBEAT for so long is hung; no limit by default.",
+    ),
     Key("estimator", "conda_packages", Type.STRINGS, _L, "Conda specs; what they are locked to is hashed.", ()),
     Key("estimator", "conda_dependencies_file", Type.STRING, _L, "A conda environment file, added to both lists."),
     Key(
@@ -124,7 +188,6 @@ KEYS = (
         None,
         "is a table of its own here: [inputs.NAME]",
     ),
-    Key("estimator", "retries", Type.INTEGER, _R, "Tries after infrastructure failures.", 0, _HOSTS),
     Key(
         "environment",
         "python",

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from repro_est.layout import Layout
+
+_ONE_PROCESS = Layout()
 _HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d+)?"
 _IMAGE = rf"({_HOST}/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?"
 
@@ -73,6 +76,9 @@ class Estimator:
         use_gpu: a GPU must be there, and the run may see it; without it the run sees none.
         environment_variables: hashed.
         max_run_duration_seconds: None is no limit.
+        layout: nodes, processes and what joins them.
+        retries: tries more after a failure of hosts; recorded.
+        heartbeat_seconds: a rank silent for so long is hung, None is no limit; recorded.
     """
 
     source_directory: Path
@@ -88,6 +94,9 @@ class Estimator:
     use_gpu: bool = False
     environment_variables: tuple[tuple[str, str], ...] = ()
     max_run_duration_seconds: float | None = None
+    layout: Layout = _ONE_PROCESS
+    retries: int = 0
+    heartbeat_seconds: float | None = None
 
     @property
     def asks_for_packages(self) -> bool:
