@@ -36,6 +36,7 @@ class Project:
         base: absolute path of the root file system (a tar) that images stand on.
         base_sha256: what that tar must be.
         registry: repository where a team shares images of environments, `host:5000/team/env`, or None.
+        inventory: absolute path of the hosts there are, or None for the place where it is by default.
     """
 
     root: Path
@@ -45,6 +46,7 @@ class Project:
     base: Path | None = None
     base_sha256: str | None = None
     registry: str | None = None
+    inventory: Path | None = None
 
 
 def find_project(start: Path | None = None) -> Project:
@@ -73,6 +75,7 @@ def _configured(config: Path) -> Project:
         "store": {"path": str},
         "snapshot": {"max_bytes": int, "max_files": int},
         "images": {"base": str, "base_sha256": str, "registry": str},
+        "hosts": {"inventory": str},
     }
     problems: list[str] = []
     for table, values in document.items():
@@ -91,6 +94,7 @@ def _configured(config: Path) -> Project:
     if problems:
         raise UsageError("\n".join(problems))
     snapshot, images = document.get("snapshot", {}), document.get("images", {})
+    inventory = document.get("hosts", {}).get("inventory")
     return Project(
         root=config.parent,
         store=_store_path(config.parent, document.get("store", {}).get("path", "cache")),
@@ -99,6 +103,7 @@ def _configured(config: Path) -> Project:
         base=config.parent / images["base"] if "base" in images else None,
         base_sha256=images.get("base_sha256"),
         registry=images.get("registry"),
+        inventory=config.parent / Path(inventory).expanduser() if inventory is not None else None,
     )
 
 

@@ -1,0 +1,440 @@
+"""Hosts behind SSH, against real sshds on this machine: what a connection promises, and what each failure says."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from repro_est.hosts.host import HostError, HostKeyChanged, HostLost, UnknownHostKey
+from repro_est.hosts.inventory import HostSpec
+from repro_est.hosts.local import LocalHost
+from repro_est.hosts.pool import connect_all
+from repro_est.hosts.ssh import SshHost
+from tests.conftest import missing
+
+
+@dataclass
+class Sshd:
+    """An sshd of a test, with keys and a home of its own."""
+
+    directory: Path
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.directory / "known_hosts"
+
+    @property
+    def home(self) -> Path:
+        return self.directory / "home"
+
+    def spec(self, **changes: object) -> HostSpec:
+        spec = HostSpec(
+            "h1",
+            address="127.0.0.1",
+            user=getpass.getuser(),
+            port=self.port,
+            key=str(self.directory / "id_ed25519"),
+            known_hosts=str(self.known_hosts),
+            connect_seconds=10.0,
+        )
+        return replace(spec, **changes)  # type: ignore[arg-type]
+
+    def host(self, **changes: object) -> SshHost:
+        return SshHost(self.spec(**changes))
+
+    def sessions(self) -> list[int]:
+        """The processes of connections that are open."""
+        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True)
+        return [int(pid) for pid in listed.stdout.split()]
+
+
+def new_key(path: Path) -> str:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return path.with_suffix(".pub").read_text().strip()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def start_sshd(tmp_path: Path) -> Iterator[Callable[..., Sshd]]:
+    """Starts sshds on ports of their own; nothing of the machine's configuration is used."""
+    program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if program is None:
+        missing("there is no sshd (apt-get install openssh-server)")
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    started: list[Sshd] = []
+
+    def start(*options: str) -> Sshd:
+        directory = tmp_path / f"sshd{len(started)}"
+        (directory / "home").mkdir(parents=True)
+        host_key = new_key(directory / "host_key")
+        (directory / "authorized_keys").write_text(new_key(directory / "id_ed25519") + "\n")
+        port = free_port()
+        (directory / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n")
+        lines = [
+            *options,
+            f"Port {port}",
+            "ListenAddress 127.0.0.1",
+            f"HostKey {directory}/host_key",
+            f"AuthorizedKeysFile {directory}/authorized_keys",
+            f"SetEnv HOME={directory}/home",
+            "PidFile none",
+            "StrictModes no",
+            "UsePAM no",
+            "PasswordAuthentication no",
+            "PermitRootLogin prohibit-password",
+        ]
+        (directory / "config").write_text("\n".join(lines) + "\n")
+        log = open(directory / "log", "wb")  # noqa: SIM115
+        process = subprocess.Popen([program, "-D", "-e", "-f", str(directory / "config")], stderr=log)
+        sshd = Sshd(directory, port, process)
+        started.append(sshd)
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                return sshd
+            time.sleep(0.05)
+        raise AssertionError((directory / "log").read_text())
+
+    yield start
+    for sshd in started:
+        for pid in sshd.sessions():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        sshd.process.terminate()
+        sshd.process.wait(10)
+
+
+@pytest.fixture
+def sshd(start_sshd: Callable[..., Sshd]) -> Sshd:
+    return start_sshd()
+
+
+@pytest.fixture
+def host(sshd: Sshd) -> Iterator[SshHost]:
+    host = sshd.host()
+    yield host
+    host.close()
+
+
+# ---- what a connection promises
+
+
+@pytest.mark.parametrize("word", ["a b", "$HOME", "it's", '"', "*", "a\nb", "é", "-x", ""])
+def test_every_word_arrives_as_it_is(host: SshHost, word: str) -> None:
+    done = host.run(["printf", "%s|", word, "end"])
+    assert (done.code, done.out.decode()) == (0, f"{word}|end|")
+
+
+def test_a_program_gets_its_input_and_gives_output_errors_and_status(host: SshHost) -> None:
+    done = host.run(["sh", "-c", "cat; echo bad >&2; exit 3"], data=b"in\0put")
+    assert (done.code, done.out, done.err) == (3, b"in\0put", "bad\n")
+
+
+def test_a_signal_is_told_as_a_shell_tells_it(host: SshHost) -> None:
+    assert host.run(["sh", "-c", "kill -9 $$"]).code == 137
+    assert host.run(["sh", "-c", "kill -15 $$"]).code == 143
+
+
+def test_nothing_of_this_environment_is_passed(host: SshHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_REPRO", "secret")
+    monkeypatch.setenv("REPRO_TEST_SECRET", "secret")
+    assert b"secret" not in host.run(["env"]).out
+
+
+def test_no_shell_stays_beside_a_program(host: SshHost) -> None:
+    parent = host.run(["python3", "-c", "import os; print(open(f'/proc/{os.getppid()}/comm').read())"])
+    assert parent.out.decode().strip() in ("sshd", "sshd-session")
+
+
+def test_bytes_pass_both_ways_at_once(host: SshHost) -> None:
+    import threading
+
+    channel = host.spawn(["cat"])
+    data = os.urandom(1 << 20) * 16
+
+    def send() -> None:
+        channel.send(data)
+        channel.close_input()
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    received = bytearray()
+    while piece := channel.receive():
+        received += piece
+    sender.join()
+    assert bytes(received) == data
+    assert channel.wait(10) == 0
+
+
+def test_errors_that_nobody_reads_do_not_stop_a_program(host: SshHost) -> None:
+    done = host.run(["sh", "-c", "head -c 100000000 /dev/zero >&2; echo end >&2; echo out"], timeout=100)
+    assert (done.code, done.out) == (0, b"out\n")
+    assert done.err.endswith("end\n")
+    assert len(done.err) <= 64 << 10
+
+
+def test_input_that_a_program_does_not_read_is_no_error(host: SshHost) -> None:
+    done = host.run(["true"], data=b"x" * (8 << 20))
+    assert done.code == 0
+
+
+def test_a_program_that_takes_too_long_is_given_up(host: SshHost) -> None:
+    before = time.monotonic()
+    with pytest.raises(HostLost, match="did not end within 1 s"):
+        host.run(["sleep", "20"], timeout=1)
+    assert time.monotonic() - before < 5
+    assert host.run(["true"]).code == 0, "the connection is still good"
+
+
+def test_a_start_up_file_may_print_before_a_program(sshd: Sshd, host: SshHost) -> None:
+    (sshd.home / ".bashrc").write_text("echo welcome; echo to this machine >&2\n")
+    done = host.run(["sh", "-c", "echo marker; cat"], data=b"data")
+    assert done.out.startswith(b"welcome\n")
+    assert done.out.partition(b"marker\n")[2] == b"data"
+
+
+def test_messages_go_back_and_forth_without_waiting(host: SshHost) -> None:
+    channel = host.spawn(["cat"])
+    channel.send(b"x")
+    channel.receive()
+    before = time.monotonic()
+    for _ in range(50):
+        channel.send(b"x")
+        assert channel.receive() == b"x"
+    assert time.monotonic() - before < 50 * 0.02, "Nagle would make it 44 ms each"
+    channel.close()
+
+
+# ---- connections that break
+
+
+def test_a_connection_that_breaks_is_told_and_made_again(sshd: Sshd, host: SshHost) -> None:
+    channel = host.spawn(["sleep", "100"])
+    for pid in sshd.sessions():
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(HostLost, match="the connection broke"):
+        channel.receive()
+    with pytest.raises(HostLost, match="the connection broke"):
+        channel.wait(5)
+    assert host.run(["echo", "again"]).out == b"again\n"
+
+
+def test_one_session_too_many_says_so_and_harms_nothing(start_sshd: Callable[..., Sshd]) -> None:
+    host = start_sshd("MaxSessions 2").host()
+    first, second = host.spawn(["cat"]), host.spawn(["cat"])
+    with pytest.raises(HostError, match="refuses one more session") as caught:
+        host.spawn(["true"])
+    assert "MaxSessions" in str(caught.value.hint)
+    second.close()
+    first.send(b"x")
+    assert first.receive() == b"x"
+    host.close()
+
+
+def test_twenty_connections_at_once_get_through_a_narrow_door(start_sshd: Callable[..., Sshd]) -> None:
+    sshd = start_sshd("MaxStartups 3:100:4")
+    hosts = [sshd.host(name=f"h{number}") for number in range(20)]
+    found = connect_all(hosts, limit=20)
+    assert list(found) == [host.name for host in hosts]
+    assert [str(item) for item in found.values() if isinstance(item, HostError)] == []
+    assert all(host.run(["true"]).code == 0 for host in hosts)
+    for host in hosts:
+        host.close()
+
+
+# ---- connections that cannot be made
+
+
+def test_an_unknown_host_key_says_which_and_how_to_add_it(sshd: Sshd, capfd: pytest.CaptureFixture[str]) -> None:
+    sshd.known_hosts.unlink()
+    with pytest.raises(UnknownHostKey) as caught:
+        sshd.host().connect()
+    listed = subprocess.run(
+        ["ssh-keygen", "-lf", str(sshd.directory / "host_key.pub")], capture_output=True, text=True
+    ).stdout
+    fingerprint = listed.split()[1]
+    assert fingerprint in caught.value.message
+    command = f"ssh-keyscan -t ed25519 -p {sshd.port} 127.0.0.1 >> {sshd.known_hosts}"
+    assert command in str(caught.value.hint)
+    subprocess.run(["sh", "-c", command], check=True, stderr=subprocess.DEVNULL)
+    assert sshd.host().run(["true"]).code == 0, "the command of the hint helps"
+    assert capfd.readouterr().err == ""
+
+
+def test_a_changed_host_key_shows_both_and_how_to_forget_the_old_one(sshd: Sshd, tmp_path: Path) -> None:
+    other = new_key(tmp_path / "other")
+    sshd.known_hosts.write_text(f"[127.0.0.1]:{sshd.port} {other}\n")
+    with pytest.raises(HostKeyChanged) as caught:
+        sshd.host().connect()
+    assert caught.value.message.count("SHA256:") == 2
+    command = f"ssh-keygen -f {sshd.known_hosts} -R '[127.0.0.1]:{sshd.port}'"
+    assert command in str(caught.value.hint)
+    subprocess.run(["sh", "-c", command], check=True, capture_output=True)
+    with pytest.raises(UnknownHostKey):
+        sshd.host().connect()
+
+
+def test_a_wrong_key_says_user_and_keys_that_were_tried(sshd: Sshd, tmp_path: Path) -> None:
+    new_key(tmp_path / "wrong")
+    with pytest.raises(HostError, match="permission denied for user") as caught:
+        sshd.host(key=str(tmp_path / "wrong")).connect()
+    assert str(tmp_path / "wrong") in caught.value.message
+    assert caught.value.message.startswith("h1: ")
+    assert caught.value.exit_code == 5
+    assert str(caught.value.hint).startswith(f"ssh-copy-id -i {tmp_path}/wrong -p {sshd.port} ")
+
+
+def test_a_key_that_is_not_there_or_is_locked_says_so(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    with pytest.raises(HostError, match="there is no key"):
+        sshd.host(key=str(tmp_path / "absent")).connect()
+    locked = tmp_path / "locked"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "words", "-f", str(locked)], check=True)
+    with pytest.raises(HostError, match="has a passphrase") as caught:
+        sshd.host(key=str(locked)).connect()
+    assert caught.value.hint == f"ssh-add {locked}"
+
+
+def test_a_port_that_nobody_listens_at_says_so_after_some_tries(sshd: Sshd, capfd: pytest.CaptureFixture[str]) -> None:
+    port = free_port()
+    before = time.monotonic()
+    with pytest.raises(HostError, match=f"nothing listens at 127.0.0.1:{port}: connection refused"):
+        sshd.host(port=port, connect_seconds=1.0).connect()
+    assert time.monotonic() - before < 3
+    assert capfd.readouterr().err == ""
+
+
+def test_a_host_that_still_boots_is_waited_for(sshd: Sshd) -> None:
+    import threading
+
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))  # not listening yet: refused
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    port = int(listener.getsockname()[1])
+    key = sshd.known_hosts.read_text().split(" ", 1)[1]
+    sshd.known_hosts.write_text(f"[127.0.0.1]:{port} {key}")
+
+    def boot() -> None:
+        time.sleep(0.7)
+        listener.listen()
+        inside, _ = listener.accept()
+        outside = socket.create_connection(("127.0.0.1", sshd.port))
+        for source, sink in ((inside, outside), (outside, inside)):
+            threading.Thread(target=_pass_on, args=(source, sink), daemon=True).start()
+
+    threading.Thread(target=boot, daemon=True).start()
+    host = sshd.host(port=port)
+    assert host.run(["true"]).code == 0
+    host.close()
+    listener.close()
+
+
+def _pass_on(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+def test_something_that_is_no_sshd_says_so(sshd: Sshd) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        host = sshd.host(port=listener.getsockname()[1], connect_seconds=1.0)
+        with pytest.raises(HostError, match="no SSH connection to|did not answer"):
+            host.connect()
+
+
+def test_a_name_that_is_not_known_says_so(sshd: Sshd) -> None:
+    with pytest.raises(HostError, match=r"the name no-such-host\.invalid is not known"):
+        sshd.host(address="no-such-host.invalid", connect_seconds=2.0).connect()
+
+
+# ---- the way there
+
+
+def test_a_jump_host_leads_to_a_host(start_sshd: Callable[..., Sshd]) -> None:
+    gate, behind = start_sshd(), start_sshd()
+    behind.known_hosts.write_text(behind.known_hosts.read_text() + gate.known_hosts.read_text())
+    host = behind.host(gateway=gate.spec(name="gate"))
+    assert host.run(["echo", "there"]).out == b"there\n"
+    assert len(gate.sessions()) == len(behind.sessions()) == 1
+    host.close()
+    for _ in range(50):
+        if not gate.sessions():
+            break
+        time.sleep(0.1)
+    assert gate.sessions() == [], "closing a host closes the way to it"
+
+
+def test_a_jump_host_that_fails_is_named(start_sshd: Callable[..., Sshd], tmp_path: Path) -> None:
+    gate, behind = start_sshd(), start_sshd()
+    known = behind.known_hosts
+    known.write_text(known.read_text() + gate.known_hosts.read_text())
+    refused = free_port()
+    with pytest.raises(HostError, match=f"the jump host failed: nothing listens at 127.0.0.1:{refused}"):
+        behind.host(gateway=gate.spec(name="gate", port=refused), connect_seconds=0.5).connect()
+    with pytest.raises(HostError, match=f"the jump host 127.0.0.1 cannot reach 127.0.0.1:{refused}"):
+        behind.host(gateway=gate.spec(name="gate"), port=refused, connect_seconds=0.5).connect()
+    new_key(tmp_path / "wrong")
+    with pytest.raises(HostError, match=f"permission denied for user .* at 127.0.0.1:{gate.port}"):
+        behind.host(gateway=gate.spec(name="gate", key=str(tmp_path / "wrong"))).connect()
+    known.write_text("")
+    with pytest.raises(UnknownHostKey, match=f"the host key of 127.0.0.1:{gate.port} is not known"):
+        behind.host(gateway=gate.spec(name="gate")).connect()
+
+
+def test_a_name_of_the_ssh_configuration_works_as_it_is(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh" / "config").write_text(
+        f"Host trainer\n  HostName 127.0.0.1\n  Port {sshd.port}\n  IdentityFile {sshd.directory}/id_ed25519\n"
+    )
+    shutil.copy(sshd.known_hosts, home / ".ssh" / "known_hosts")
+    monkeypatch.setenv("HOME", str(home))
+    host = SshHost(HostSpec("trainer"))
+    assert host.run(["echo", "there"]).out == b"there\n"
+    host.close()
+
+
+# ---- this machine
+
+
+def test_this_machine_behaves_as_a_host_does() -> None:
+    host = LocalHost(HostSpec("here", is_local=True))
+    done = host.run(["sh", "-c", "cat; echo bad >&2; kill -9 $$"], data=b"in")
+    assert (done.code, done.out, done.err) == (137, b"in", "bad\n")
+    channel = host.spawn(["cat"])
+    channel.send(b"x")
+    assert channel.receive() == b"x"
+    with pytest.raises(TimeoutError):
+        channel.wait(0.05)
+    channel.close_input()
+    assert channel.receive() == b""
+    assert channel.wait(5) == 0
+    channel.close()
+    with pytest.raises(HostError, match="no-such-program: No such file"):
+        host.spawn(["no-such-program"])
