@@ -57,8 +57,8 @@ relock: setup  ## pin the development dependencies anew
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --no-header --group dev pyproject.toml --output-file requirements-dev.lock
 
-lab-up: setup  ## a conda channel and a base image in .lab/; as root also dockerd and a registry
-	$(BIN)/python -m tests.lab up --channel
+lab-up: setup  ## a conda channel and a base image in .lab/; as root also dockerd, a registry, and hosts for `-t lab`
+	$(BIN)/python -m tests.lab up --channel --hosts
 
 lab-down: setup  ## stop and remove what lab-up started and made
 	$(BIN)/python -m tests.lab down

@@ -26,6 +26,7 @@ from repro_est.store.store import Store
 from tests.lab.base import build as build_base
 from tests.lab.channel import build as build_channel
 from tests.lab.conda_package import Channel
+from tests.lab.hosts import Cluster, LabError, reserved_subnet, unable
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -270,3 +271,41 @@ def docker(workshop: Workshop, base_tar: Path) -> Iterator[DockerClient]:
         if image.id not in before and any(tag.startswith(ours) for tag in image.tags):
             _remove_image(client, str(image.id))
     assert left == []
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three hosts for each test process, on a subnet of their own; h3 has a dockerd. Tests take `hosts`."""
+    if reason := unable():
+        missing(reason)
+    with reserved_subnet() as subnet:
+        cluster = Cluster(tmp_path_factory.mktemp("hosts"), subnet)
+        try:
+            cluster.up(3)
+            yield cluster
+        except LabError as error:
+            missing(f"the hosts of the lab did not come up: {error}")
+        finally:
+            cluster.down()
+
+
+@pytest.fixture
+def hosts(cluster: Cluster) -> Iterator[Cluster]:
+    """The hosts, all up and clean; the test must leave them as clean, but for what it excused with `may_leave`.
+
+    Homes, with the stores in them, stay as the last test left them; `hosts.wipe` empties one.
+    """
+    cluster.reset()
+    yield cluster
+    left = cluster.all_leftovers()
+    cluster.reset()
+    assert left == {}
+
+
+@pytest.fixture
+def lab(workshop: Workshop, hosts: Cluster) -> Cluster:
+    """The hosts, and in the project an inventory of them with the targets `lab` and `docker-lab`."""
+    hosts.inventory(workshop.root / "inventory.toml")
+    with open(workshop.root / "repro.toml", "a") as file:
+        file.write('[hosts]\ninventory = "inventory.toml"\n')
+    return hosts

@@ -1,10 +1,11 @@
 """The lab: what the end-to-end tests need, installed and started by hand or by `make test`.
 
-    python -m tests.lab up [--channel]     idempotent; without root it makes files only, and says what is missing
+    python -m tests.lab up [--channel] [--hosts]     idempotent; without root it makes files only, and says what is missing
     python -m tests.lab down
 
 .lab/base.tar    a root file system of packages of this Debian
 .lab/channel/    with --channel: a conda channel, for recipes/conda-digits.toml
+.lab/inventory.toml    with --hosts: an inventory with the target `lab`, of three hosts that are up; tests have their own
 dockerd          on its usual socket, unless one answers there already
 docker-registry  on 127.0.0.1:5000, and one on 127.0.0.1:5001 that asks for LOGIN
 """
@@ -21,23 +22,37 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.lab import base, channel
+from tests.lab import base, channel, hosts
 
 LAB = Path(__file__).parents[2] / ".lab"
 REGISTRY, PRIVATE_REGISTRY = "127.0.0.1:5000", "127.0.0.1:5001"
 LOGIN = ("lab", "lab-password")
 _HASHED = "$2b$05$lxuHPFOnRiWVmXSaX7L8ve.RJIEDsdy.fugJkOATYuZjs/YXS3lAa"  # bcrypt, as htpasswd -B writes it
-_PACKAGES = ("docker.io", "iptables", "docker-registry")
+_PROGRAMS = {  # by package
+    "docker.io": "dockerd",
+    "iptables": "iptables",
+    "docker-registry": "docker-registry",
+    "openssh-server": "sshd",
+    "openssh-client": "ssh-keyscan",
+    "iproute2": "ip",
+    "procps": "pkill",
+    "openmpi-bin": "mpirun.openmpi",
+    "mpich": "mpiexec.mpich",
+    "slurmctld": "slurmctld",
+    "slurmd": "slurmd",
+    "slurm-client": "sbatch",
+    "munge": "munged",
+}
 
 
-def up(*, with_channel: bool) -> None:
+def up(*, with_channel: bool, with_hosts: bool) -> None:
     LAB.mkdir(exist_ok=True)
     if not (LAB / "base.tar").exists() and shutil.which("dpkg-query"):
         base.build(LAB / "base.tar")
     if with_channel and not (LAB / "channel/noarch/repodata.json").exists():
         channel.main([str(LAB / "channel"), "scikit-learn>=1.5"])
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        print("lab: no root, or no Debian: tests that need Docker are skipped")
+        print("lab: no root, or no Debian: tests that need Docker or hosts are skipped")
         return
     _install()
     if not _docker_answers():
@@ -46,9 +61,20 @@ def up(*, with_channel: bool) -> None:
         if not registry_answers(address):
             _start_registry(address)
     print("lab: dockerd and docker-registry answer")
+    if with_hosts:
+        cluster = hosts.Cluster(LAB / "hosts")
+        try:
+            cluster.up(3)
+        except hosts.LabError as error:
+            sys.exit(f"lab: {error}")
+        inventory = cluster.inventory(LAB / "inventory.toml")
+        print(f"lab: {', '.join(cluster.hosts)} answer, the inventory is {inventory}")
 
 
 def down() -> None:
+    if os.geteuid() == 0:
+        hosts.Cluster(LAB / "hosts").down()
+        hosts.clear_away_abandoned()
     for pid_file in LAB.glob("*.pid"):
         try:
             process = int(pid_file.read_text())
@@ -63,9 +89,8 @@ def down() -> None:
 
 
 def _install() -> None:
-    programs = {"docker.io": "dockerd", "iptables": "iptables", "docker-registry": "docker-registry"}
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    wanted = [package for package in _PACKAGES if not shutil.which(programs[package], path=path)]
+    wanted = [package for package, program in _PROGRAMS.items() if not shutil.which(program, path=path)]
     if not wanted:
         return
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -134,8 +159,8 @@ def registry_answers(address: str) -> bool:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["up", *more] if set(more) <= {"--channel"}:
-            up(with_channel=bool(more))
+        case ["up", *more] if set(more) <= {"--channel", "--hosts"}:
+            up(with_channel="--channel" in more, with_hosts="--hosts" in more)
         case ["down"]:
             down()
         case _:
