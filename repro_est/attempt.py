@@ -6,20 +6,34 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from repro_est.console import counted, human_size
 from repro_est.digest import canonical, sha256_hex
 from repro_est.environment.key import environment_document, environment_key
-from repro_est.errors import Interrupted, ReproError, ScriptFailed, TimedOut, VerificationError
+from repro_est.errors import (
+    Detached,
+    HostsFailed,
+    Interrupted,
+    LostContact,
+    ReproError,
+    ScriptFailed,
+    TimedOut,
+    VerificationError,
+)
 from repro_est.git import facts
 from repro_est.launch.diagnosis import report
+from repro_est.launch.gang import Attached
+from repro_est.launch.handle import read_handle
+from repro_est.launch.job import Job
+from repro_est.launch.jobs import open_job
 from repro_est.launch.process import Outcome, secret_values
-from repro_est.launch.runtime import open_runtime
+from repro_est.launch.wishes import Wishes
 from repro_est.lock.lockfile import loads
 from repro_est.lock.values import Lock
 from repro_est.observer import Observer
@@ -35,7 +49,6 @@ from repro_est.store.sweep import settle
 from repro_est.store.trees import Tree
 from repro_est.targets.collect import Collected, collect
 from repro_est.targets.facts import machine_facts
-from repro_est.targets.stage import Workplace, stage
 
 _RESERVE = "reserve"
 _RESERVE_BYTES = 256 << 10
@@ -43,7 +56,14 @@ _RESERVE_BYTES = 256 << 10
 
 
 def perform_attempt(
-    plan: Plan, store: Store, observer: Observer, project: Project, *, commit: bool, source_directory: Path | None
+    plan: Plan,
+    store: Store,
+    observer: Observer,
+    project: Project,
+    *,
+    commit: bool,
+    source_directory: Path | None,
+    wishes: Wishes,
 ) -> Result:
     """Executes the plan once and accepts the result if every promise was kept.
 
@@ -53,6 +73,7 @@ def perform_attempt(
 
     Raises:
         ScriptFailed, Interrupted, ReproError: the attempt is no success; its record says why.
+        Detached: it goes on at its hosts.
     """
     secrets = secret_values(plan.secrets)
     runs = Runs(store.layout)
@@ -63,15 +84,42 @@ def perform_attempt(
     recorder = _Recorder(plan, runs, number, facts=known)
     recorder.write(Status.RUNNING)
     observer.event("attempt", run_hash=plan.hash, number=number, directory=str(directory))
-    with recorder.failing(), claimed_directory(store.layout, "work") as work:  # the record once the space is free again
-        with writing(work):
-            (work / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
-        execution = _Execution(plan, store, observer, recorder, secrets, work, directory, project)
-        return execution.perform(commit=commit)
+
+    def make(work: Path) -> Job:
+        lock = _lock(plan)
+        return open_job(plan, lock, store, observer, project, secrets, wishes, attempt=directory, work=work)
+
+    return _Execution(plan, store, observer, recorder, secrets, directory).perform(make, commit=commit)
+
+
+def resume_attempt(
+    plan: Plan, store: Store, observer: Observer, number: int, *, commit: bool, wishes: Wishes, cancel: bool = False
+) -> Result:
+    """Goes on with an attempt that is at its hosts, to its end.
+
+    Args:
+        cancel: ends it.
+
+    Raises: as `perform_attempt`.
+    """
+    runs = Runs(store.layout)
+    directory = store.layout.attempt(plan.hash, number)
+    handle = read_handle(directory)
+    if handle is None:
+        raise VerificationError(f"run {plan.hash[:12]}: attempt {number} does not say where it is")
+    before = next(record for record in runs.recorded(plan.hash) if record.number == number)
+    recorder = _Recorder(plan, runs, number, facts=dict(before.facts), before=before)
+    observer.event("attached", run_hash=plan.hash, number=number, hosts=[item.spec.name for item in handle.members])
+    secrets = {name: os.environ[name] for name in plan.secrets if os.environ.get(name)}  # logs are masked at the hosts
+
+    def make(work: Path) -> Job:
+        return Attached(plan, handle, observer, wishes, attempt=directory, work=work, cancel=cancel)
+
+    return _Execution(plan, store, observer, recorder, secrets, directory).perform(make, commit=commit)
 
 
 class _Execution:
-    """One attempt on its way through the phases; each phase is one method."""
+    """One attempt on its way through the phases."""
 
     def __init__(
         self,
@@ -80,34 +128,57 @@ class _Execution:
         observer: Observer,
         recorder: _Recorder,
         secrets: Mapping[str, str],
-        work: Path,
         directory: Path,
-        project: Project,
     ) -> None:
-        self.project = project
         self.plan, self.store, self.observer, self.recorder = plan, store, observer, recorder
-        self.secrets, self.work, self.directory = secrets, work, directory
+        self.secrets, self.directory = secrets, directory
 
-    def perform(self, *, commit: bool) -> Result:
+    def perform(self, make: Callable[[Path], Job], *, commit: bool) -> Result:
+        """Takes a job through the phases.
+
+        Args:
+            make: returns it; gets a directory for what lives as long as this process.
+        """
+        # The record of a failure is written when the space of the work directory is free again.
+        with self.recorder.failing(), claimed_directory(self.store.layout, "work") as work:
+            self.work = work
+            with writing(work):
+                (work / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
+            with self.recorder.phase("environment"):
+                job = make(work)
+            abandon = True
+            try:
+                result = self._perform(job, commit=commit)
+                abandon = False
+                return result
+            except (Detached, LostContact, _Settled) as stop:
+                abandon = False
+                if isinstance(stop, _Settled):
+                    raise stop.error from None
+                raise
+            finally:
+                job.close(abandon=abandon)
+
+    def _perform(self, job: Job, *, commit: bool) -> Result:
         plan, store, recorder = self.plan, self.store, self.recorder
         with recorder.phase("environment"):
-            lock = self._lock()
-            self._check_environment(lock)
-            runtime = open_runtime(plan, lock, store, self.observer, self.project)
-            for name, value in runtime.facts().items():
+            job.prepare()
+            for name, value in job.facts().items():
                 recorder.add_fact(name, value)
         with recorder.phase("stage"):
-            place = stage(plan, store, self.work)
+            job.stage()
         with recorder.phase("run"):
-            self.observer.event("running", entry_script=plan.entry_script, work=str(place.source))
-            logs = self.directory / "logs" / "rank-0"
-            outcome = runtime.run(place, logs, self.secrets, self.observer.output)
+            outcome = job.run()
+            for name, value in job.facts().items():
+                recorder.add_fact(name, value)
             recorder.outcome(outcome)
         with recorder.phase("collect"):
-            collected = self._collect(place, outcome)
+            collected = self._collect(job, outcome)
         failure = self._failure(outcome, collected)
         if failure:
-            raise failure
+            recorder.settle()
+            job.release()
+            raise _Settled(failure)
         for warning in collected.warnings:
             self.observer.event("warning", message=warning)
         result = Result(
@@ -124,28 +195,16 @@ class _Execution:
         recorder.write(Status.COMPLETED)
         if commit:
             Runs(store.layout).commit(plan.hash, result)
+        job.release()
         return result
 
-    def _lock(self) -> Lock:
-        recorded = self.plan.recorded
-        path = Path(f"the lock of run {self.plan.hash[:12]}")
-        return loads(recorded.lock.encode(), path, lambda _: recorded.conda_lock.encode())
-
-    def _check_environment(self, lock: Lock) -> None:
-        """The recorded lock must be the hashed environment: a plan from disk may have been edited, or be another's."""
-        document = environment_document(lock, current_platform())
-        if document != self.plan.environment:
-            raise VerificationError(
-                f"run {self.plan.hash[:12]}: its lock is not the environment that was hashed\n"
-                f"  expected {environment_key(self.plan.environment)}, got {environment_key(document)}",
-                hint="repro verify",
-            )
-
-    def _collect(self, place: Workplace, outcome: Outcome) -> Collected:
+    def _collect(self, job: Job, outcome: Outcome) -> Collected:
         """Takes what there is into the store; a script that failed has failed for its own reason, kept or not."""
         (self.work / _RESERVE).unlink(missing_ok=True)
         try:
+            place, problems = job.gather()
             collected = collect(self.plan, self.store, place, self.directory, secrets=self.secrets)
+            collected = dataclasses.replace(collected, problems=(*problems, *collected.problems))
         except (OSError, ReproError) as error:
             if outcome.succeeded:
                 raise
@@ -162,7 +221,7 @@ class _Execution:
             recorder.verdict(Status.CANCELED, "cancelled", phase="run")
             return Interrupted(f"run {self.plan.hash[:12]}: cancelled{kept}", hint=f"repro logs {self.plan.hash[:12]}")
         if not outcome.succeeded:
-            error = TimedOut if outcome.timed_out else ScriptFailed
+            error = _ERRORS.get(outcome.cause, TimedOut if outcome.timed_out else ScriptFailed)
             recorder.verdict(Status(error.status), outcome.words, phase="run")
             text, hint = report(outcome, logs, timeout_seconds=self.plan.recorded.timeout_seconds)
             return error(f"run {self.plan.hash[:12]}, attempt {recorder.number}: {text}{kept}", hint=hint)
@@ -184,14 +243,53 @@ class _Execution:
         return f"\npartial outputs: {counted(count, 'file')}, {size}, kept in {self.directory / 'outputs'}"
 
 
+class _Settled(Exception):
+    """An attempt whose end is known and written down: what is left is to say so."""
+
+    def __init__(self, error: ReproError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+_ERRORS: Mapping[str, type[ReproError]] = {
+    "host_lost": HostsFailed,
+    "launcher_failed": HostsFailed,
+    "not_started": HostsFailed,
+    "disagreement": VerificationError,
+}
+"""What a run on hosts that was not ended by its script is for a person (`hostside.verdicts`)."""
+
+
+def _lock(plan: Plan) -> Lock:
+    """Returns the recorded lock.
+
+    Raises:
+        VerificationError: it is not the environment that was hashed: a plan from disk may have been edited.
+    """
+    recorded = plan.recorded
+    path = Path(f"the lock of run {plan.hash[:12]}")
+    lock = loads(recorded.lock.encode(), path, lambda _: recorded.conda_lock.encode())
+    document = environment_document(lock, current_platform())
+    if document != plan.environment:
+        raise VerificationError(
+            f"run {plan.hash[:12]}: its lock is not the environment that was hashed\n"
+            f"  expected {environment_key(plan.environment)}, got {environment_key(document)}",
+            hint="repro verify",
+        )
+    return lock
+
+
 class _Recorder:
     """Keeps `attempt.json` true while an attempt goes through its phases."""
 
-    def __init__(self, plan: Plan, runs: Runs, number: int, *, facts: dict[str, Any]) -> None:
+    def __init__(
+        self, plan: Plan, runs: Runs, number: int, *, facts: dict[str, Any], before: AttemptRecord | None = None
+    ) -> None:
         self.number = number
         self._plan, self._runs, self._facts = plan, runs, facts
-        self._started, self._seconds = now(), dict[str, float]()
-        self._phase, self._status, self._reason = "environment", Status.FAILED, ""
+        self._started = before.started if before else now()
+        self._seconds = dict(before.seconds) if before else dict[str, float]()
+        self._phase, self._status, self._reason = before.phase if before else "environment", Status.FAILED, ""
         self._exit_code: int | None = None
         self._signal: str | None = None
         self._outputs, self._logs = "", ""
@@ -207,13 +305,15 @@ class _Recorder:
         try:
             yield
         finally:
-            self._seconds[name] = round(time.monotonic() - started, 4)
+            self._seconds[name] = round(self._seconds.get(name, 0.0) + time.monotonic() - started, 4)
 
     @contextlib.contextmanager
     def failing(self) -> Iterator[None]:
         """Writes the record of an attempt that ended in any error."""
         try:
             yield
+        except (Detached, LostContact):  # it goes on: the record stays that of an attempt that runs
+            raise
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             if not self._reason:
@@ -222,6 +322,10 @@ class _Recorder:
             with contextlib.suppress(OSError, ReproError):  # the first error is the one to tell
                 self.write(self._status)
             raise
+
+    def settle(self) -> None:
+        """Writes what `verdict` said, before what the hosts have of it is given up."""
+        self.write(self._status)
 
     def verdict(self, status: Status, reason: str, *, phase: str) -> None:
         self._status, self._reason, self._phase = status, reason, phase

@@ -15,10 +15,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from repro_est.digest import RunHash
 from repro_est.environment.key import environment_document
-from repro_est.errors import LockError, VerificationError
+from repro_est.errors import HostsFailed, LockError, UsageError, VerificationError
 from repro_est.files import write_atomic
 from repro_est.inputs import pin_inputs
 from repro_est.lock.lockfile import dumps, loads
@@ -35,6 +36,12 @@ from repro_est.store.models import Model, Models
 from repro_est.store.records import Result
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
+
+if TYPE_CHECKING:
+    from repro_est.launch.wishes import Wishes
+
+_CANCEL_SECONDS = 60.0
+"""How long a client that executes a run has to end it, before another one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,25 +227,29 @@ def run(
     force: bool = False,
     commit: bool = True,
     source_directory: Path | None = None,
+    wishes: Wishes | None = None,
 ) -> Finished:
-    """Returns the run of `plan`: the one that is there, or a new one.
+    """Returns the run of `plan`: the one that is there, the one its hosts have, or a new one.
 
     Args:
         force: execute even when there is a result; the new one is accepted in its place.
         commit: False keeps the attempt but accepts no result (`--no-cache`).
         source_directory: where git facts are read, when the plan was made from a working tree.
+        wishes: hosts, and whether to leave when it has started (`launch.wishes`).
 
     Raises:
+        Detached: it goes on at its hosts.
         ScriptFailed: the script failed; the attempt and its partial outputs are kept.
         Interrupted: cancelled; likewise.
         ReproError: an environment, an input or the store failed.
     """
     if not force and commit and (result := hit(plan, store, observer)):
         return _finished(plan, result, store, cached=True)
-    from repro_est.attempt import perform_attempt
+    from repro_est.attempt import resume_attempt
+    from repro_est.launch.wishes import Wishes
     from repro_est.store.leases import Leases
 
-    waited = False
+    waited, wishes = False, wishes or Wishes()
 
     def on_wait(owner: object) -> None:
         nonlocal waited
@@ -249,8 +260,57 @@ def run(
         # Whoever held the lease may just have finished this very run: then it is ours too, --force or not.
         if commit and (waited or not force) and (result := hit(plan, store, observer)):
             return _finished(plan, result, store, cached=True)
-        result = perform_attempt(plan, store, observer, project, commit=commit, source_directory=source_directory)
+        there = Runs(store.layout).at_hosts(plan.hash)
+        if there is not None:  # it was left running: the same hash is never computed twice
+            result = resume_attempt(plan, store, observer, there, commit=commit, wishes=wishes)
+        else:
+            result = _performed(
+                plan, store, observer, project, commit=commit, source_directory=source_directory, wishes=wishes
+            )
     return _finished(plan, result, store, cached=False, register=commit)
+
+
+def cancel(plan: Plan, store: Store, observer: Observer) -> None:
+    """Ends a run that is at its hosts, and collects what it has.
+
+    Raises:
+        UsageError: no attempt of it is at hosts.
+        Interrupted: it was ended, as asked for.
+    """
+    from repro_est.attempt import resume_attempt
+    from repro_est.launch.wishes import Wishes
+    from repro_est.store.leases import Leases
+
+    with Leases(store.layout).hold(f"run-{plan.hash}", timeout=_CANCEL_SECONDS):
+        there = Runs(store.layout).at_hosts(plan.hash)
+        if there is None:
+            raise UsageError(f"run {plan.hash[:12]}: is not running", hint="repro ps")
+        resume_attempt(plan, store, observer, there, commit=True, wishes=Wishes(), cancel=True)
+
+
+def _performed(
+    plan: Plan,
+    store: Store,
+    observer: Observer,
+    project: Project,
+    *,
+    commit: bool,
+    source_directory: Path | None,
+    wishes: Wishes,
+) -> Result:
+    """Executes a plan; again, if a host or the network failed and the recipe allows it."""
+    from repro_est.attempt import perform_attempt
+
+    for left in reversed(range(plan.recorded.retries + 1)):
+        try:
+            return perform_attempt(
+                plan, store, observer, project, commit=commit, source_directory=source_directory, wishes=wishes
+            )
+        except HostsFailed as error:
+            if not left:
+                raise
+            observer.event("retrying", left=left, reason=error.message)
+    raise AssertionError("unreachable")
 
 
 def plan_of(run: RunHash, store: Store) -> Plan:

@@ -10,10 +10,13 @@
     |- VerificationError           4  bytes are not what their name or their lock says
     |- InfrastructureError         5  this machine, its disk or the network failed
     |  |- StoreError               5  the store cannot be used (format, space, permissions)
-    |  `- EnvironmentBuildError    5  the packages of a run could not be installed
+    |  |- EnvironmentBuildError    5  the packages of a run could not be installed
+    |  |- HostsFailed              5  a host, MPI or a container ended a run, not its script; may be tried again
+    |  `- LostContact              5  no host of a run can be reached; it goes on there
     |- ScriptFailed                1  the training script failed, timed out or kept no promise
     |  `- TimedOut                  1  it took longer than it may
-    `- Interrupted               130  the user cancelled
+    |- Interrupted               130  the user cancelled
+    `- Detached                    0  the client left, as it was told to; the run goes on
 
 A message says what, where, got and expected. `hint` is the next command to type. Whoever knows the
 reason raises; nobody wraps an error in another one.
@@ -120,6 +123,16 @@ class EnvironmentBuildError(InfrastructureError):
     """The packages of a run could not be installed."""
 
 
+class HostsFailed(InfrastructureError):
+    """A host was lost, or what starts ranks failed: the script may be fine, and the run may be tried again."""
+
+
+class LostContact(InfrastructureError):
+    """No host of a run can be reached; it goes on where it is, and can be attached to."""
+
+    status = "detached"
+
+
 class ScriptFailed(ReproError):
     """The training script failed, timed out, or did not write what it declared."""
 
@@ -137,3 +150,10 @@ class Interrupted(ReproError):
 
     exit_code = 130
     status = "canceled"
+
+
+class Detached(ReproError):
+    """The client left a run that its hosts own: what was asked for, and no failure."""
+
+    exit_code = 0
+    status = "detached"

@@ -362,7 +362,7 @@ def test_something_that_is_no_sshd_says_so(sshd: Sshd) -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         host = sshd.host(port=listener.getsockname()[1], connect_seconds=1.0)
-        with pytest.raises(HostError, match="no SSH connection to|did not answer"):
+        with pytest.raises(HostError, match=r"no SSH connection to|did not answer"):
             host.connect()
 
 

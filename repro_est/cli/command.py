@@ -35,10 +35,13 @@ class Verb(NamedTuple):
 
 VERBS = (
     Verb("run", "Work", "run a recipe, or return the run that already has its hash"),
+    Verb("attach", "Work", "follow a run that its hosts own, to its end", needs_store=True),
+    Verb("cancel", "Work", "end a run, wherever it is", needs_store=True),
     Verb("plan", "Work", "say what `run` would do and why; exit code 10 when it would execute"),
     Verb("lock", "Work", "pin everything a recipe depends on; `--check` without network"),
     Verb("check", "Work", "validate a recipe without running it"),
     Verb("ls", "Look", "list runs, newest first"),
+    Verb("ps", "Look", "list the runs that go on, here and at hosts", needs_store=True),
     Verb("show", "Look", "one run: status, metrics, outputs, what identifies it", needs_store=True),
     Verb("logs", "Look", "logs of a run, `-f` follows one that is running", needs_store=True),
     Verb("get", "Look", "copy a file out of a run, verified", needs_store=True),

@@ -122,6 +122,19 @@ class TerminalObserver:
                 console.info(f"{'':>12}  {facts['message']}")
             case "attempt":
                 console.step("Executing", f"run {str(facts['run_hash'])[:12]}, attempt {facts['number']}")
+            case "attached":
+                hosts = ", ".join(facts["hosts"])
+                console.step("Attached", f"run {str(facts['run_hash'])[:12]}, attempt {facts['number']}, on {hosts}")
+            case "placed":
+                console.step("Placed", str(facts["words"]))
+            case "queued":
+                console.step("Queued", str(facts["reason"]))
+            case "unreachable":
+                console.warning(f"{facts['host']}: {facts['reason']}; trying again, the run goes on")
+            case "reconnected":
+                console.step("Reconnected", str(facts["host"]))
+            case "retrying":
+                console.warning(f"{facts['reason']}\n{'':>12}  trying again, {facts['left']} left")
             case "running":
                 console.step("Running", str(facts["entry_script"]))
 

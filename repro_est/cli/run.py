@@ -2,6 +2,8 @@
 
 repro run recipes/digits.toml
 repro run recipes/digits.toml --set script_params.--regularization=0.1
+repro run recipes/mpi-pi.toml -t lab   on the hosts of a target of the inventory; --dry-run shows which rank goes where
+repro run recipes/mpi-pi.toml -t lab --detach ; repro attach @
 repro run 3f9c2a                      execute (or return) a run of this store again, from its stored plan
 path=$(repro run recipes/digits.toml -q)
 """
@@ -20,8 +22,10 @@ from repro_est.cli.recall import note_path, write_note
 from repro_est.cli.summary import summary
 from repro_est.console import Console
 from repro_est.engine import Finished, Prepared
-from repro_est.errors import UsageError
+from repro_est.errors import Detached, UsageError
+from repro_est.launch.wishes import Wishes
 from repro_est.observer import Observer
+from repro_est.plan import Plan
 from repro_est.project import CONFIG_NAME, Project
 from repro_est.recipe.values import Recipe, RunInput
 from repro_est.snapshot import input_cache, source_cache
@@ -33,7 +37,15 @@ from repro_est.store.store import Store
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a recipe file, or the hash of a run in this store")
     add_overrides(parser)
-    parser.add_argument("-t", "--target", choices=("local", "docker"), help="where to run; default: compute_target")
+    parser.add_argument(
+        "-t", "--target", help="where to run: local, docker, or a target of the inventory; default: compute_target"
+    )
+    parser.add_argument("--hosts", metavar="NAME,...", help="only these hosts of the target")
+    parser.add_argument("--dry-run", action="store_true", help="print which rank would run where, and stop")
+    parser.add_argument(
+        "--detach", action="store_true", help="leave when all ranks have started; `repro attach` returns"
+    )
+    add_shown(parser)
     parser.add_argument(
         "--relock", action="store_true", help="make the lock anew when it no longer satisfies the recipe"
     )
@@ -51,6 +63,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--depfile-target", metavar="NAME", help="target named in the dependency file (default: the depfile without .d)"
     )
+
+
+def add_shown(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rank", default="all", metavar="N,...|all", help="whose output to show, of several ranks (default: all)"
+    )
+
+
+def shown_ranks(arguments: argparse.Namespace) -> tuple[int, ...] | None:
+    """Returns the ranks that `--rank` names, None for all."""
+    if arguments.rank == "all":
+        return None
+    numbers = arguments.rank.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise UsageError(f"--rank {arguments.rank}: expected numbers with commas between, or `all`")
+    return tuple(map(int, numbers))
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -87,9 +115,26 @@ def _execute(arguments: argparse.Namespace, observer: Observer) -> int:
         plan, source = prepared.plan, recipe.estimator.source_directory
     if arguments.target:
         plan = dataclasses.replace(plan, recorded=dataclasses.replace(plan.recorded, target=arguments.target))
-    finished = engine.run(
-        plan, store, observer, project, force=arguments.force, commit=not arguments.no_cache, source_directory=source
+    wishes = Wishes(
+        hosts=tuple(arguments.hosts.split(",")) if arguments.hosts else (),
+        detach=arguments.detach,
+        shown=shown_ranks(arguments),
     )
+    if arguments.dry_run:
+        return _dry_run(plan, wishes, project, store, arguments)
+    try:
+        finished = engine.run(
+            plan,
+            store,
+            observer,
+            project,
+            force=arguments.force,
+            commit=not arguments.no_cache,
+            source_directory=source,
+            wishes=wishes,
+        )
+    except Detached as left:
+        return _left(left, plan, arguments, observer)
     _show(finished, arguments, observer, store)
     if prepared is not None and arguments.depfile:
         from repro_est.cli.depfile import write_depfile
@@ -100,6 +145,21 @@ def _execute(arguments: argparse.Namespace, observer: Observer) -> int:
     return 0
 
 
+def _dry_run(plan: Plan, wishes: Wishes, project: Project, store: Store, arguments: argparse.Namespace) -> int:
+    from repro_est.launch.crew import placement_of
+    from repro_est.launch.jobs import target_of
+
+    console = Console()
+    target = target_of(plan.recorded.target, project, store)
+    rows = placement_of(plan, target, wishes).rows()
+    if arguments.json:
+        console.json([dict(row._asdict()) for row in rows])
+    else:
+        names = ("rank", "host", "node", "local rank", "devices", "address")
+        console.table([[str(cell) for cell in row] for row in rows], header=names)
+    return 0
+
+
 def _names_a_run(path: Path) -> bool:
     text = str(path)
     return (
@@ -107,8 +167,20 @@ def _names_a_run(path: Path) -> bool:
     )
 
 
+def _left(left: Detached, plan: Plan, arguments: argparse.Namespace, observer: Observer) -> int:
+    """Says that a run goes on without us, which is no error."""
+    if arguments.json:
+        observer.event("finished", run_hash=plan.hash, status=left.status, cached=False)
+        return 0
+    console = Console(quiet=arguments.quiet)
+    console.step("Detached", left.message)
+    console.info(f"\n{console.style('hint', 'cyan')}: {left.hint}")
+    console.out(plan.hash if arguments.quiet else f"run      {plan.hash}  detached")
+    return 0
+
+
 def _show(finished: Finished, arguments: argparse.Namespace, observer: Observer, store: Store) -> None:
-    result, console = finished.result, Console()
+    result = finished.result
     outputs = (
         finished.outputs
         if not arguments.no_cache
@@ -125,7 +197,13 @@ def _show(finished: Finished, arguments: argparse.Namespace, observer: Observer,
             models=[f"{model.name}:{model.version}" for model in finished.models],
         )
         return
-    if arguments.quiet:
+    show(finished, outputs, quiet=arguments.quiet)
+
+
+def show(finished: Finished, outputs: Path, *, quiet: bool) -> None:
+    """Prints a run that has completed."""
+    result, console = finished.result, Console()
+    if quiet:
         console.out(str(outputs))
         return
     models = [f"{model.name} version {model.version}" for model in finished.models]

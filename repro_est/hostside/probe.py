@@ -46,7 +46,7 @@ def probe(store: str) -> dict[str, Any]:
         "cpu_count": lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory": lambda: os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "disk": lambda: _disk(store),
-        "shm": lambda: _free("/dev/shm"),  # noqa: S108 -- its size is asked for
+        "shm": lambda: _free("/dev/shm"),
         "docker": _docker,
         "mpirun": _mpirun,
         "gpus": _gpus,
@@ -165,7 +165,7 @@ def parse_gpus(table: str, listing: str) -> list[dict[str, Any]]:
         cells = [cell.strip() for cell in line.split(",")]
         if len(cells) < 5 or not cells[0].isdigit():
             continue
-        row = dict(zip(_GPU_FIELDS, cells))  # noqa: B905 -- Python 3.8 has no `strict`
+        row = dict(zip(_GPU_FIELDS, cells))
         memory = row["memory.total"].split(" ")[0]
         gpus.append(
             {

@@ -4,6 +4,12 @@ A program of its own, standard library only: `python -I -S supervisor.py`. It re
 specification, from stdin, and then words: `cancel`, `kill`. It reports one JSON line for each event on stdout.
 When stdin ends, whoever started it is gone, kill -9 included, and the script is ended too.
 
+Of a run with several ranks it is what is started as a rank, by mpirun, srun, or the daemon of the host (`node`):
+
+    supervisor.py --rank DIRECTORY [RANK]        stdin and stdout are the socket ranks.sock in there
+    supervisor.py --ranks DIRECTORY RANK...      several of them, in one container
+    supervisor.py --rsh DIRECTORY HOST WORD...   in place of ssh, for mpirun: asks the daemon to run it on that host
+
 What it guarantees. Every byte the script writes is in `rank-0/stdout.log` or `stderr.log`, secrets replaced by
 `***`, in bounded memory, whoever reads along or not; what a full disk has no room for is reported as an event, so
 that a person at the terminal still sees why the script failed. The script gets TERM, after the grace KILL, and so does
@@ -213,7 +219,10 @@ class Supervisor:
                 emit("output", stream=name, data=base64.b64encode(piece).decode())
 
     def _listen(self):
-        data = os.read(0, _CHUNK)
+        try:
+            data = os.read(0, _CHUNK)
+        except OSError:  # a socket whose other end died with unread bytes
+            data = b""
         if not data:
             self.control = None  # the client is gone
             self._end("canceled", min(self.spec["grace"], 2.0))
@@ -364,5 +373,77 @@ def read_specification():
     return json.loads(data)
 
 
+def dial(directory):
+    """Connects this process's stdin and stdout with the daemon of the host."""
+    import socket
+
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(os.path.join(directory, "ranks.sock"))
+    os.dup2(connection.fileno(), 0)
+    os.dup2(connection.fileno(), 1)
+    connection.close()
+
+
+def be_rank(directory, words):
+    """Runs one rank; returns its exit code."""
+    rank = int(words[0]) if words else given(_RANKS)
+    if rank is None:
+        sys.exit(f"repro: nobody says which rank this is: none of {', '.join(_RANKS)} is set")
+    world_size = None if words else given(_SIZES)
+    launcher = {name: value for name, value in os.environ.items() if name.startswith(_LAUNCHERS)}
+    dial(directory)
+    emit("hello", rank=rank, world_size=world_size, pid=os.getpid(), launcher=library(launcher))
+    spec = read_specification()
+    spec["environment"] = {**launcher, **spec["environment"]}
+    supervisor = Supervisor(spec)
+    supervisor.run()
+    if os.WIFEXITED(supervisor.status):
+        return os.WEXITSTATUS(supervisor.status)
+    return 128 + os.WTERMSIG(supervisor.status)
+
+
+def given(names):
+    """Returns the number in the first of these variables that is set."""
+    return next((int(os.environ[name]) for name in names if os.environ.get(name)), None)
+
+
+def library(launcher):
+    """Returns the version of the MPI that started this rank, as far as its variables tell."""
+    for name in ("OMPI_VERSION", "PMIX_VERSION", "PRTE_VERSION", "HYDRA_VERSION"):
+        if launcher.get(name):
+            return f"{name.partition('_')[0]} {launcher[name]}"
+    return None
+
+
+def be_ranks(directory, ranks):
+    """Starts ranks and waits for all of them; TERM reaches each."""
+    import subprocess
+
+    command = [sys.executable, "-I", "-S", "-B", __file__, "--rank", directory]
+    children = [subprocess.Popen([*command, rank]) for rank in ranks]
+    signal.signal(signal.SIGTERM, lambda *_: [child.terminate() for child in children])
+    return max(abs(child.wait()) for child in children)
+
+
+def be_rsh(directory, words):
+    """Asks the daemon to run a command on another host, as ssh would; returns its exit code."""
+    while words and words[0].startswith("-"):  # flags for ssh
+        words = words[1:]
+    dial(directory)
+    emit("rsh", host=words[0], command=" ".join(words[1:]))
+    answer = read_specification()
+    return answer["code"]
+
+
+_RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
+_LAUNCHERS = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "OPAL_", "HYDRA_", "HYDI_", "MPI_", "MPIR_", "I_MPI_", "SLURM_")
+
+
 if __name__ == "__main__":
-    Supervisor(read_specification()).run()
+    mode, arguments = (sys.argv[1], sys.argv[2:]) if sys.argv[1:] else ("", [])
+    if not mode:
+        Supervisor(read_specification()).run()
+    else:
+        act = {"--rank": be_rank, "--ranks": be_ranks, "--rsh": be_rsh}[mode]
+        sys.exit(act(arguments[0], arguments[1:]))

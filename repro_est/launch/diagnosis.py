@@ -20,6 +20,15 @@ _LINES = 30
 _TAIL_BYTES = 1 << 16
 
 
+_NAMES = {
+    "host_lost": "a host was lost",
+    "rank_hung": "a rank hung",
+    "launcher_failed": "what starts the ranks failed",
+    "not_started": "not all ranks could be started",
+    "disagreement": "nothing was started",
+}
+
+
 class Cause(NamedTuple):
     """A likely cause and what to do about it; both in words."""
 
@@ -33,19 +42,23 @@ def report(outcome: Outcome, logs: Path, *, timeout_seconds: float | None) -> tu
     Args:
         logs: directory of the attempt's logs.
     """
-    rank = logs / "rank-0"
+    rank = logs / f"rank-{outcome.rank}"
     stderr, stdout = tail(rank / "stderr.log"), tail(rank / "stdout.log")
     text = stderr or stdout
     ended = outcome.words
     if outcome.timed_out and timeout_seconds is not None:
         ended = f"took longer than max_run_duration_seconds = {timeout_seconds:g} ({human_time(timeout_seconds)})"
     cause = diagnose(outcome, stderr)
-    parts = [f"the script failed in phase run: {ended}"]
+    if outcome.cause:
+        parts = [f"{_NAMES.get(outcome.cause, outcome.cause)}: {ended}"]
+    else:
+        who = f"rank {outcome.rank} on {outcome.host}: " if outcome.host and not outcome.timed_out else ""
+        parts = [f"the script failed in phase run: {who}{ended}"]
     if text:
         shown = text[-_LINES:]
         name = "stderr" if stderr else "stdout"
         last = "last line" if len(shown) == 1 else f"last {len(shown)} lines"
-        parts.append(f"\n{last} of {name}, rank 0:\n" + "\n".join(f"  | {line}" for line in shown))
+        parts.append(f"\n{last} of {name}, rank {outcome.rank}:\n" + "\n".join(f"  | {line}" for line in shown))
     if cause:
         parts.append(f"\nlikely cause: {cause.cause}")
     parts.append(f"\nlogs: {rank}")

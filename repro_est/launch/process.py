@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -68,6 +68,10 @@ class Outcome:
         unlogged: bytes it wrote that its logs had no room for, on a full disk.
         oom_kills: how often the kernel killed for memory meanwhile.
         read_only: `enforced`, `checked afterwards` or `no inputs`.
+        rank, host: of several ranks, the one that decided, and where it ran.
+        cause: what else ended the run than its script (`hostside.verdicts`), `""` for nothing else.
+        detail: more of that, in words.
+        ranks, attests: how each rank ended, and what it said it would execute.
     """
 
     exit_code: int | None
@@ -81,10 +85,16 @@ class Outcome:
     oom_kills: int
     read_only: str
     unlogged: int = 0
+    rank: int = 0
+    host: str = ""
+    cause: str = ""
+    detail: str = ""
+    ranks: Mapping[str, Any] = field(default_factory=dict)
+    attests: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def succeeded(self) -> bool:
-        return self.exit_code == 0 and not self.timed_out and not self.canceled
+        return self.exit_code == 0 and not self.timed_out and not self.canceled and not self.cause
 
     @property
     def words(self) -> str:
@@ -93,6 +103,8 @@ class Outcome:
             return "took longer than it may"
         if self.canceled:
             return "cancelled"
+        if self.detail:
+            return self.detail
         return f"was killed by {self.signal}" if self.signal else f"exit code {self.exit_code}"
 
     def facts(self) -> dict[str, Any]:
@@ -105,6 +117,9 @@ class Outcome:
             "oom_kills": self.oom_kills,
             "read_only_inputs": self.read_only,
             **({"unlogged": self.unlogged} if self.unlogged else {}),
+            **({"outcome": self.cause} if self.cause else {}),
+            **({"ranks": dict(self.ranks)} if self.ranks else {}),
+            **({"attests": dict(self.attests)} if self.attests else {}),
         }
 
 

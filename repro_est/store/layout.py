@@ -18,6 +18,7 @@ models/<name>/<version>.json  registered models
 leases/<name>.lock            kernel locks: who works on what
 stat/<id>...                   stat caches; disposable
 work/<id>/                    where attempts execute; gone when they end
+hosts/                        what this machine keeps as a host of runs with several ranks (`hostside.objects`)
 tmp/<id>                      files and directories being written
 quarantine/<id>/              what failed verification, with reason.json
 trash/<id>                    on its way out
@@ -31,9 +32,12 @@ from pathlib import Path
 
 from repro_est.digest import BlobHash, EnvironmentKey, RunHash, Sha256, TreeHash
 
+HANDLE = "hosts.json"
+"""Beside attempt.json while an attempt is at hosts, which own it (`launch.handle`)."""
+
 DIRECTORIES = (
     "blobs", "packs", "trees", "runs", "envs", "layers", "images", "unpacked", "packages", "fetched", "models",
-    "leases", "stat", "work", "tmp", "quarantine", "trash",
+    "leases", "stat", "work", "hosts", "tmp", "quarantine", "trash",
 )  # fmt: skip
 
 

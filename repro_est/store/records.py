@@ -17,7 +17,7 @@ from typing import Any
 
 from repro_est.digest import RunHash, TreeHash, xxh3_hex
 from repro_est.errors import VerificationError
-from repro_est.store.layout import Layout
+from repro_est.store.layout import HANDLE, Layout
 
 RESULT_FORMAT = 1
 ATTEMPT_FORMAT = 1
@@ -55,10 +55,12 @@ class Status(StrEnum):
 
     RUNNING becomes exactly one of the others. COMPLETED: every promise was kept. FAILED: the script or a phase before
     it failed. TIMED_OUT: it took longer than it may. CANCELED: the user said so. LOST: the process that executed it
-    died without a word; found out later.
+    died without a word; found out later. DETACHED is what RUNNING is called while its hosts own it and nobody here
+    listens: it goes on, or has ended there and waits to be collected; it is never written down.
     """
 
     RUNNING = "running"
+    DETACHED = "detached"
     COMPLETED = "completed"
     FAILED = "failed"
     TIMED_OUT = "timed_out"
@@ -67,7 +69,7 @@ class Status(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        return self is not Status.RUNNING
+        return self not in (Status.RUNNING, Status.DETACHED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,10 @@ class AttemptRecord:
     def lost(self) -> AttemptRecord:
         """Returns this attempt as one whose process is gone."""
         return replace(self, status=Status.LOST, reason="the process that executed it died")
+
+    def detached(self) -> AttemptRecord:
+        """Returns this attempt as one that is at its hosts."""
+        return replace(self, status=Status.DETACHED, reason="at its hosts; nobody here listens")
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -216,7 +222,9 @@ class Records:
         return result
 
     def attempts(self, run: RunHash) -> list[AttemptRecord]:
-        """Returns the attempts of a run that have a record, oldest first; one that runs, but nobody executes, is LOST.
+        """Returns the attempts of a run that have a record, oldest first.
+
+        One that runs, but nobody executes here, is DETACHED if it is at hosts, else LOST.
 
         Whoever executes a run holds its lease until its attempt is settled. So an attempt that ran before the lease was
         seen free, and does so still, has nobody.
@@ -226,9 +234,25 @@ class Records:
         if not running or self.is_executed(run):
             return before
         return [
-            item.lost() if item.number in running and not item.status.is_terminal else item
+            self._unattended(run, item) if item.number in running and not item.status.is_terminal else item
             for item in self.recorded(run)
         ]
+
+    def is_at_hosts(self, run: RunHash, number: int) -> bool:
+        """Whether hosts own an attempt, which then survives whoever started it."""
+        return (self._layout.attempt(run, number) / HANDLE).exists()
+
+    def at_hosts(self, run: RunHash) -> int | None:
+        """Returns the last attempt that is at hosts and not settled, None when there is none."""
+        found = [
+            item.number
+            for item in self.recorded(run)
+            if not item.status.is_terminal and self.is_at_hosts(run, item.number)
+        ]
+        return found[-1] if found else None
+
+    def _unattended(self, run: RunHash, record: AttemptRecord) -> AttemptRecord:
+        return record.detached() if self.is_at_hosts(run, record.number) else record.lost()
 
     def is_executed(self, run: RunHash) -> bool:
         """Whether some process executes the run now."""

@@ -71,7 +71,7 @@ def settle(layout: Layout, run: RunHash, numbers: Sequence[int]) -> list[int]:
     _remove_parts(layout.run(run))
     recorded = {record.number: record for record in runs.recorded(run)}
     records = [recorded.get(number) or _unrecorded(layout, run, number) for number in numbers]
-    dead = [record for record in records if not record.status.is_terminal]
+    dead = [record for record in records if not record.status.is_terminal and not runs.is_at_hosts(run, record.number)]
     for record in dead:
         runs.write_attempt(run, record.lost())
     return [record.number for record in dead]

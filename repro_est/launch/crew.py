@@ -1,0 +1,208 @@
+"""The hosts of a run, all spoken to at once: connected, probed, and turned into what placement can choose from."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from repro_est.errors import InfrastructureError, ReproError, UsageError
+from repro_est.hosts.host import Host
+from repro_est.hosts.inventory import HostSpec, TargetSpec
+from repro_est.hosts.local import LocalHost
+from repro_est.hosts.pool import connect_all
+from repro_est.hosts.session import Session
+from repro_est.launch.wishes import Wishes
+from repro_est.plan import Plan
+from repro_est.targets.placement import Device, Offer, Placement, place
+
+_AT_ONCE = 32
+_MANY = 1 << 16
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(slots=True)
+class Mate:
+    """One host with an open session and what it says of itself.
+
+    Args:
+        address, interface, network: where the other hosts reach it: address, name of the interface, CIDR.
+        held: leases of GPUs and slots that somebody has, with who.
+        skew: seconds its clock is ahead of ours.
+    """
+
+    session: Session
+    facts: Mapping[str, Any]
+    held: Mapping[str, str]
+    address: str
+    interface: str
+    network: str
+    skew: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.session.name
+
+    @property
+    def spec(self) -> HostSpec:
+        return self.session.host.spec
+
+    @property
+    def slots(self) -> int:
+        return self.spec.slots or max(1, int(self.facts.get("cpu_count") or 1))
+
+    def offer(self) -> Offer:
+        """What this host has for ranks."""
+        free = self.slots - sum(name.startswith("slot-") for name in self.held)
+        if self.spec.is_local:  # ranks of a local run share what there is, as any program here
+            return Offer(self.name, self.address, _MANY, _MANY, tuple(self._devices()))
+        return Offer(self.name, self.address, self.slots, max(0, free), tuple(self._devices()))
+
+    def _devices(self) -> list[Device]:
+        found: list[Device] = []
+        for gpu in self.facts.get("gpus") or ():
+            for identity in gpu.get("mig") or [gpu.get("uuid") or str(gpu["index"])]:
+                busy = self.held.get(f"gpu-{identity}", "")
+                found.append(Device(identity, int(gpu["index"]), str(gpu["name"]), int(gpu.get("memory") or 0), busy))
+        return found
+
+
+def at_once(call: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+    """Calls for every item in parallel threads, with a limit; the first error is raised when all have ended."""
+    if not items:
+        return []
+    with ThreadPoolExecutor(min(_AT_ONCE, len(items))) as pool:
+        futures = [pool.submit(call, item) for item in items]
+    return [future.result() for future in futures]
+
+
+def open_host(spec: HostSpec) -> Host:
+    """Returns a host, not connected yet."""
+    if spec.is_local:
+        return LocalHost(spec)
+    from repro_est.hosts.ssh import SshHost
+
+    return SshHost(spec)
+
+
+def muster(specs: Sequence[HostSpec], interface: str | None) -> tuple[list[Mate], list[InfrastructureError]]:
+    """Connects to hosts and probes them, all at once; returns those that answer, and why the others do not."""
+    hosts = [open_host(spec) for spec in specs]
+    connected = connect_all(hosts)
+
+    def ask(host: Host) -> Mate | InfrastructureError:
+        error = connected[host.name]
+        if isinstance(error, InfrastructureError):
+            return error
+        try:
+            return mate_of(host, interface)
+        except InfrastructureError as failure:
+            return failure
+
+    answers = at_once(ask, hosts)
+    for host, answer in zip(hosts, answers, strict=True):
+        if isinstance(answer, InfrastructureError):
+            host.close()
+    mates = [answer for answer in answers if isinstance(answer, Mate)]
+    return mates, [answer for answer in answers if isinstance(answer, InfrastructureError)]
+
+
+def together(errors: Sequence[ReproError]) -> ReproError:
+    """Returns one error that says what several say."""
+    if len(errors) == 1:
+        return errors[0]
+    text = "\n".join(error.message for error in errors)
+    return InfrastructureError(text, hint=next((error.hint for error in errors if error.hint), None))
+
+
+def mate_of(host: Host, interface: str | None) -> Mate:
+    """Opens the session of a connected host and asks what it is."""
+    import time
+
+    session = Session(host)
+    session.open()
+    before = time.time()
+    hello = session.call("hello")
+    skew = float(hello["time"]) - (before + time.time()) / 2
+    answer = session.call("probe")
+    facts = answer["facts"]
+    address, name, network = internal_address(host.spec, facts, interface)
+    return Mate(session, facts, answer["held"], address, name, network, round(skew, 3))
+
+
+def internal_address(spec: HostSpec, facts: Mapping[str, Any], interface: str | None) -> tuple[str, str, str]:
+    """Returns where other hosts reach this one: address, interface name, network.
+
+    Args:
+        interface: of the target: a CIDR, the name of an interface, or None.
+
+    Raises:
+        UsageError: the host has no such network.
+    """
+    if spec.is_local:
+        return "127.0.0.1", "lo", "127.0.0.0/8"
+    found = [
+        (item["address"], item["interface"], str(ipaddress.ip_interface(f"{item['address']}/{item['prefix']}").network))
+        for item in facts.get("addresses") or ()
+        if not ipaddress.ip_address(item["address"]).is_link_local
+    ]
+    if spec.internal_address:
+        for item in found:
+            if item[0] == spec.internal_address:
+                return item
+        return spec.internal_address, interface if interface and "/" not in interface else "", interface or ""
+    if interface:
+        for item in found:
+            if item[1] == interface or ("/" in interface and _is_in(item[0], interface)):
+                return item if "/" not in interface else (item[0], item[1], interface)
+        have = ", ".join(f"{name} {address}" for address, name, _ in found) or "none"
+        raise UsageError(
+            f"{spec.name}: has no address on the interface {interface} of the target, it has {have}",
+            hint="`interface` in the inventory: a network such as 10.0.0.0/24, or the name of an interface",
+        )
+    outside = [item for item in found if not ipaddress.ip_address(item[0]).is_loopback]
+    for item in outside:
+        if item[0] == spec.address:
+            return item
+    v4 = [item for item in outside if ":" not in item[0]]
+    if not outside:
+        raise UsageError(f"{spec.name}: has no address that other hosts could reach", hint="repro hosts")
+    return (v4 or outside)[0]
+
+
+def _is_in(address: str, network: str) -> bool:
+    try:
+        return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return False
+
+
+def chosen(target: TargetSpec, wishes: Wishes) -> tuple[HostSpec, ...]:
+    """Returns the hosts of a target that may be used.
+
+    Raises:
+        UsageError: `--hosts` names another one.
+    """
+    if not wishes.hosts:
+        return target.hosts
+    known = {spec.name: spec for spec in target.hosts}
+    unknown = [name for name in wishes.hosts if name not in known]
+    if unknown:
+        raise UsageError(f"--hosts: {', '.join(unknown)} not in the target {target.name}, which has {', '.join(known)}")
+    return tuple(known[name] for name in wishes.hosts)
+
+
+def placement_of(plan: Plan, target: TargetSpec, wishes: Wishes) -> Placement:
+    """Returns which rank would run where now; takes nothing."""
+    mates, errors = muster(chosen(target, wishes), target.interface)
+    try:
+        if errors:
+            raise together(errors)
+        return place(plan.layout, [mate.offer() for mate in mates], use_gpu=plan.use_gpu, pack=target.is_local)
+    finally:
+        for mate in mates:
+            mate.session.close()
+            mate.session.host.close()

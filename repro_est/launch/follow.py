@@ -1,0 +1,254 @@
+"""Following a run that its hosts own: a thread for each host, which keeps the connection up, and one loop that listens.
+
+The run needs none of this. A connection that breaks is made again, the host goes on where the log files here end, and
+what was said twice counts once. Only when no host at all can be reached for `patience` seconds does the client give up,
+and even then the run goes on: it can be attached to later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+from repro_est.errors import Detached, InfrastructureError, LostContact
+from repro_est.hosts.host import Host
+from repro_est.hosts.session import Bridge, Session
+from repro_est.launch.streams import Logs
+from repro_est.observer import Observer
+
+_QUEUED = 256  # messages; a host whose messages nobody takes waits, and so does its queue
+_SLOWEST_SECONDS = 5.0
+_STOPPED_SECONDS = 30.0
+"""After a verdict, how much longer than its grace a host may take to end what runs on it."""
+
+Verdict = Mapping[str, Any]
+
+
+class Link:
+    """The connection to the daemon of one host, kept up by a thread of its own."""
+
+    def __init__(self, number: int, host: Host, token: str, logs: Logs, events: queue.Queue[Any]) -> None:
+        self.number, self.host, self.token = number, host, token
+        self.config: Mapping[str, Any] | None = None
+        self.up = threading.Event()
+        self.contact = time.monotonic()
+        self._logs, self._events = logs, events
+        self._bridge: Bridge | None = None
+        self._stop: dict[str, Any] | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._keep, name=f"link-{host.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Tells the daemon what to execute; said again on a new connection, and done once."""
+        self.config = config
+        self._say(op="begin", config=config)
+
+    def stop(self, reason: str, grace: float | None) -> None:
+        """Asks for the end of the run; said again on a new connection."""
+        self._stop = {"reason": reason, "grace": grace}
+        self._say(op="stop", **self._stop)
+
+    def close(self) -> None:
+        self._closed = True
+        bridge = self._bridge
+        if bridge is not None:
+            bridge.close()
+
+    def _say(self, **message: Any) -> None:
+        with self._lock, contextlib.suppress(InfrastructureError):
+            if self._bridge is not None and self.up.is_set():
+                self._bridge.say(**message)
+
+    def _put(self, *event: Any) -> None:
+        while not self._closed:
+            with contextlib.suppress(queue.Full):
+                self._events.put((self.number, *event), timeout=0.5)
+                return
+
+    def _keep(self) -> None:
+        pause = 0.1
+        while not self._closed:
+            bridge = Bridge(self.host, self.token)
+            try:
+                bridge.open()
+                with self._lock:
+                    self._bridge = bridge
+                    bridge.say(op="attach", offsets=self._logs.offsets())
+                    if self.config is not None:
+                        bridge.say(op="begin", config=self.config)
+                    if self._stop is not None:
+                        bridge.say(op="stop", **self._stop)
+                    self.up.set()
+                for message, payload in bridge.messages():
+                    self.contact = time.monotonic()
+                    pause = 0.1
+                    if message.get("event") == "no daemon":
+                        break
+                    self._put(message, payload)
+                    if message.get("event") == "ended":
+                        return
+                if self._ask_status():
+                    return
+                self._put({"event": "dropped", "why": "the connection ended"}, b"")
+            except InfrastructureError as error:
+                self._put({"event": "dropped", "why": error.message}, b"")
+                self.host.close()
+            finally:
+                self.up.clear()
+                bridge.close()
+            if self._closed:
+                return
+            time.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311 -- no secret
+            pause = min(_SLOWEST_SECONDS, pause * 2)
+
+    def _ask_status(self) -> bool:
+        """Asks the host, where no daemon answers any more, how the run ended; returns whether it did."""
+        session = Session(self.host)
+        try:
+            status = session.call("status", token=self.token)
+        finally:
+            session.close()
+        self.contact = time.monotonic()
+        if status["alive"]:
+            return False
+        gone = {"outcome": "host_lost", "words": f"{self.host.name} does not know the run any more"}
+        self._put({"event": "ended", "verdict": status["verdict"] or gone}, b"")
+        return True
+
+
+class Follower:
+    """Listens to all hosts of a run.
+
+    Args:
+        lost_after: seconds after which hosts give each other up; nobody is waited for much longer than that.
+        patience: seconds without any host before the client leaves.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[Host],
+        token: str,
+        logs: Logs,
+        observer: Observer,
+        *,
+        lost_after: float,
+        grace: float,
+        patience: float = 300.0,
+    ) -> None:
+        self._events: queue.Queue[Any] = queue.Queue(_QUEUED)
+        self._logs, self._observer = logs, observer
+        self._lost_after, self._grace, self._patience = lost_after, grace, patience
+        self.links = [Link(number, host, token, logs, self._events) for number, host in enumerate(hosts)]
+        self.ended: dict[int, Verdict] = {}
+        self.verdict: Verdict | None = None
+        self.going = False
+        self._interrupts = 0
+
+    def start(self) -> None:
+        for link in self.links:
+            link.start()
+
+    def close(self) -> None:
+        for link in self.links:
+            link.close()
+
+    def stop(self, reason: str, grace: float | None = None) -> None:
+        for link in self.links:
+            link.stop(reason, grace)
+
+    def follow(self, *, until_going: bool = False, on_tick: Callable[[], None] = lambda: None) -> Verdict | None:
+        """Listens until the run has ended everywhere.
+
+        Args:
+            until_going: returns None as soon as all ranks have started.
+
+        Returns:
+            The verdict, of the head where there is one.
+
+        Raises:
+            Detached: the user said for the third time to leave.
+            LostContact: no host can be reached.
+        """
+        deadline: float | None = None
+        dropped: set[int] = set()
+        with self._interruptible():
+            while len(self.ended) < len(self.links):
+                if until_going and self.going:
+                    return None
+                now = time.monotonic()
+                if deadline is not None and now > deadline:
+                    break
+                if now - max(link.contact for link in self.links) > self._patience and self.verdict is None:
+                    names = ", ".join(link.host.name for link in self.links)
+                    raise LostContact(
+                        f"no host of the run could be reached for {self._patience:g} s ({names}); it goes on there",
+                        hint="repro attach @   when the network is back; repro cancel @ ends it",
+                    )
+                on_tick()
+                try:
+                    number, message, payload = self._events.get(timeout=0.05)
+                except queue.Empty:
+                    continue
+                event = message.get("event")
+                if event == "log":
+                    self._logs.add(message["name"], message["stream"], message["offset"], payload)
+                elif event in ("going", "rank_started"):
+                    self.going = True
+                elif event == "state":
+                    self.going = self.going or message["state"] == "running"
+                    if number in dropped:
+                        dropped.discard(number)
+                        self._observer.event("reconnected", host=self.links[number].host.name)
+                elif event == "dropped" and number not in dropped and number not in self.ended:
+                    dropped.add(number)
+                    name = self.links[number].host.name
+                    self._observer.event("unreachable", host=name, reason=message["why"])
+                elif event == "rank_ended":
+                    self._observer.event("rank_ended", rank=message["rank"], record=message["record"])
+                elif event in ("verdict", "ended"):
+                    if event == "ended":
+                        self.ended[number] = message["verdict"]
+                    if deadline is None:
+                        deadline = now + self._lost_after + self._grace + _STOPPED_SECONDS
+                    self._take(message["verdict"])
+        if self.ended.get(0) is not None:  # the head decides
+            self.verdict = self.ended[0]
+        return self.verdict
+
+    def _take(self, verdict: Verdict) -> None:
+        if self.verdict is None or (self.verdict["outcome"] == "canceled" != verdict["outcome"]):
+            self.verdict = verdict
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C ends the run politely, a second one at once, a third one leaves."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            self._interrupts += 1
+            if self._interrupts == 1:
+                threading.Thread(target=self.stop, args=("cancelled by the user",), daemon=True).start()
+            elif self._interrupts == 2:
+                threading.Thread(target=self.stop, args=("cancelled by the user", 0.0), daemon=True).start()
+            else:
+                raise Detached("left while the hosts end the run", hint="repro attach @")
+
+        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
