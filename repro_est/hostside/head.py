@@ -51,9 +51,9 @@ class Head:
         self._began = self._gone = time.monotonic()
         self._failures: list[Message] = []
         self._failed_at: float | None = None
-        self._probed: dict[int, bool]  # nodes that answered since something failed = {}
-        self._daemons: dict[str, Message]  # MPI daemons asked for: node, command = {}
-        self._tasks: dict[str, int]  # how the tasks of the head ended = {}
+        self._probed: dict[int, bool] = {}  # nodes that answered since something failed
+        self._daemons: dict[str, Message] = {}  # MPI daemons asked for: node, command
+        self._tasks: dict[str, int] = {}  # how the tasks of the head ended
         self._launcher_ended: float | None = None
         self._seen: set[str] = set()
 

@@ -124,9 +124,12 @@ def gather_logs(session: Session, token: str, logs: Path, directory_of: Callable
             targets.append(target)
             target.touch()
         _append(session, token, wanted, targets)
-    chunks: list[bytes] = []
-    session.fetch(token, "", [("timeline", 0)], lambda _, data: chunks.append(data))
-    return b"".join(chunks).decode("ascii", "replace")
+    chunks: tuple[list[bytes], list[bytes]] = ([], [])
+    session.fetch(token, "", [("timeline", 0), ("node.log", 0)], lambda number, data: chunks[number].append(data))
+    if chunks[1]:  # its daemon had trouble
+        (logs / "hosts").mkdir(exist_ok=True)
+        (logs / "hosts" / f"{session.name}.log").write_bytes(b"".join(chunks[1]))
+    return b"".join(chunks[0]).decode("ascii", "replace")
 
 
 def _append(session: Session, token: str, wanted: Sequence[tuple[str, int]], targets: Sequence[Path]) -> None:
