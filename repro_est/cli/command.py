@@ -51,6 +51,7 @@ VERBS = (
     Verb("snapshot", "Parts", "what the source directory contributes; `--list` shows each file"),
     Verb("env", "Parts", "show, build, enter, list and verify environments"),
     Verb("image", "Parts", "build, list, verify, push and pull images of environments"),
+    Verb("hosts", "Parts", "probe the hosts of the inventory and say what to do about each problem"),
     Verb("schema", "Parts", "print the JSON Schema of recipes"),
     Verb("verify", "Store", "check every byte of the store", needs_store=True),
     Verb("gc", "Store", "remove what crashed processes left behind"),

@@ -63,7 +63,7 @@ class HostSpec:
     store: str = "~/.cache/repro"
     python: str = "python3"
     slots: int | None = None
-    gpus: tuple[Mapping[str, Any], ...] | None = None
+    gpus: tuple[Mapping[str, Any], ...] | None = field(default=None, hash=False)
     labels: tuple[str, ...] = ()
     internal_address: str | None = None
     known_hosts: str | None = None
@@ -114,7 +114,7 @@ class TargetSpec:
     scheduler: str = ""
     login: HostSpec | None = None
     partition: str = ""
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def is_local(self) -> bool:

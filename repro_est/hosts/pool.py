@@ -9,6 +9,18 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from repro_est.hosts.host import Host, HostError
+from repro_est.hosts.inventory import HostSpec
+
+
+def host_of(spec: HostSpec) -> Host:
+    """Returns a host that is not connected yet."""
+    if spec.is_local:
+        from repro_est.hosts.local import LocalHost
+
+        return LocalHost(spec)
+    from repro_est.hosts.ssh import SshHost
+
+    return SshHost(spec)
 
 
 def connect_all(hosts: Sequence[Host], *, limit: int = 32, per_gateway: int = 8) -> dict[str, Host | HostError]:

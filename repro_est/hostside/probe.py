@@ -16,6 +16,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -93,7 +94,16 @@ def _disk(store: str) -> dict[str, Any]:
     path = os.path.abspath(os.path.expanduser(store))
     while not os.path.isdir(path):
         path = os.path.dirname(path)
-    return {"path": path, "free": _free(path), "writable": os.access(path, os.W_OK)}
+    return {"path": path, "free": _free(path), "writable": _is_writable(path)}
+
+
+def _is_writable(path: str) -> bool:
+    """Tried, not asked: permissions say nothing of quotas, of root over a network, of /proc."""
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".repro-", dir=path))
+    except OSError:
+        return False
+    return True
 
 
 def _free(path: str) -> int:
@@ -137,10 +147,13 @@ def _docker() -> dict[str, Any]:
     return {"error": lines[-1] if lines else "the Docker daemon does not answer"}
 
 
-def _gpus() -> list[dict[str, Any]]:
+def _gpus() -> list[dict[str, Any]] | None:
+    """The GPUs of NVIDIA; None when their driver does not answer."""
+    if shutil.which("nvidia-smi") is None:
+        return []
     done = _run(["nvidia-smi", "--query-gpu=" + ",".join(_GPU_FIELDS), "--format=csv,noheader,nounits"])
     if done is None or done.returncode != 0:
-        return []
+        return None
     listing = _run(["nvidia-smi", "-L"])
     return parse_gpus(done.stdout, listing.stdout if listing is not None else "")
 
