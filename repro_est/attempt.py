@@ -31,7 +31,7 @@ from repro_est.launch.diagnosis import report
 from repro_est.launch.gang import Attached
 from repro_est.launch.handle import read_handle
 from repro_est.launch.job import Job
-from repro_est.launch.jobs import open_job
+from repro_est.launch.jobs import open_job, target_of
 from repro_est.launch.process import Outcome, secret_values
 from repro_est.launch.wishes import Wishes
 from repro_est.lock.lockfile import loads
@@ -75,6 +75,7 @@ def perform_attempt(
         ScriptFailed, Interrupted, ReproError: the attempt is no success; its record says why.
         Detached: it goes on at its hosts.
     """
+    target_of(plan.recorded.target, project, store)  # a name that means nothing is no attempt
     secrets = secret_values(plan.secrets)
     runs = Runs(store.layout)
     runs.write_plan(plan.hash, plan.to_json())

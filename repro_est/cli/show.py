@@ -146,6 +146,9 @@ def _attempt_line(attempt: AttemptRecord, result: Result | None) -> str:
     took = human_time(sum(attempt.seconds.values()))
     machine, image = attempt.facts.get("machine", {}), attempt.facts.get("image", {})
     where = machine.get("hostname", "?") if isinstance(machine, dict) else "?"
+    hosts = attempt.facts.get("hosts")
+    if isinstance(hosts, list) and hosts:
+        where = ", ".join(str(host.get("host")) for host in hosts)
     if isinstance(image, dict) and image:
         origin = "" if image.get("origin") == "built" else f" from {image.get('origin')}"
         where += f" in image {str(image.get('id')).removeprefix('sha256:')[:12]}{origin}"

@@ -61,9 +61,20 @@ class Mate:
             return Offer(self.name, self.address, _MANY, _MANY, tuple(self._devices()))
         return Offer(self.name, self.address, self.slots, max(0, free), tuple(self._devices()))
 
+    def _listed(self) -> list[Mapping[str, Any]]:
+        present = {int(gpu["index"]): gpu for gpu in self.facts.get("gpus") or ()}
+        by_uuid = {gpu.get("uuid"): gpu for gpu in present.values()}
+        listed: list[Mapping[str, Any]] = []
+        for number, gpu in enumerate(self.spec.gpus or ()):
+            real = by_uuid.get(gpu.get("uuid")) or present.get(int(gpu.get("index", number)), {})
+            given = {"index": number, "name": gpu.get("model", "GPU"), "memory": gpu.get("memory_mb")}
+            listed.append({**given, **real, **{key: gpu[key] for key in ("index", "uuid") if key in gpu}})
+        return listed
+
     def _devices(self) -> list[Device]:
+        """Its GPUs: those the inventory lists, else those it has."""
         found: list[Device] = []
-        for gpu in self.facts.get("gpus") or ():
+        for gpu in self._listed() if self.spec.gpus is not None else self.facts.get("gpus") or ():
             for identity in gpu.get("mig") or [gpu.get("uuid") or str(gpu["index"])]:
                 busy = self.held.get(f"gpu-{identity}", "")
                 found.append(Device(identity, int(gpu["index"]), str(gpu["name"]), int(gpu.get("memory") or 0), busy))

@@ -19,9 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from repro_est.launch.process import OnOutput
+from repro_est.store.layout import DRIVER_LOG
 
-LAUNCHER = "launcher"
-DRIVER_LOG = "driver.log"
 _LONGEST = 1 << 16
 _PATIENCE_SECONDS = 0.2
 

@@ -32,6 +32,9 @@ from pathlib import Path
 
 from repro_est.digest import BlobHash, EnvironmentKey, RunHash, Sha256, TreeHash
 
+DRIVER_LOG = "driver.log"
+"""Below `logs/` of an attempt of several ranks: the lines of all, in the order of time (`launch.streams`)."""
+
 HANDLE = "hosts.json"
 """Beside attempt.json while an attempt is at hosts, which own it (`launch.handle`)."""
 

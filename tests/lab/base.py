@@ -14,7 +14,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-PACKAGES = ("libc6", "libc-bin", "libgcc-s1", "libstdc++6", "libcrypt1", "libtinfo6", "libselinux1", "libpcre2-8-0", "libacl1", "libattr1", "libgmp10", "dash", "bash", "coreutils")  # fmt: skip
+PACKAGES = ("libc6", "libc-bin", "libgcc-s1", "libstdc++6", "libcrypt1", "libtinfo6", "libselinux1", "libpcre2-8-0", "libacl1", "libattr1", "libgmp10", "zlib1g", "dash", "bash", "coreutils")  # fmt: skip
 _LEFT_OUT = ("/usr/share/doc", "/usr/share/man", "/usr/share/locale", "/usr/share/lintian", "/usr/share/info")
 _LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 
