@@ -59,7 +59,7 @@ def test_a_cut_is_told_and_the_connection_made_again() -> None:
 
 def test_a_program_that_takes_too_long_is_given_up() -> None:
     host = FakeHost("h1", {"hang": lambda process: process.clock.wait_until(process.clock.now() + 1) or 0})
-    with pytest.raises(HostLost, match=r"did not end within 0.01 s"):
+    with pytest.raises(HostLost, match=r"did not end within 0\.01 s"):
         host.run(["hang"], timeout=0.01)
 
 

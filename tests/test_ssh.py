@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -311,19 +311,96 @@ def test_a_jump_host_that_fails_is_named(start_sshd: Callable[..., Sshd], tmp_pa
         behind.host(gateway=gate.spec(name="gate")).connect()
 
 
-def test_a_name_of_the_ssh_configuration_works_as_it_is(
-    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = tmp_path / "home"
-    (home / ".ssh").mkdir(parents=True)
-    (home / ".ssh" / "config").write_text(
-        f"Host trainer\n  HostName 127.0.0.1\n  Port {sshd.port}\n  IdentityFile {sshd.directory}/id_ed25519\n"
-    )
-    shutil.copy(sshd.known_hosts, home / ".ssh" / "known_hosts")
-    monkeypatch.setenv("HOME", str(home))
+@pytest.fixture
+def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Writes ~/.ssh/config and ~/.ssh/known_hosts of a home of the test's own; `%N` in it is the N-th sshd's port."""
+
+    def write(text: str, *sshds: Sshd) -> None:
+        directory = tmp_path / "home" / ".ssh"
+        directory.mkdir(parents=True)
+        for number, sshd in enumerate(sshds):
+            text = text.replace(f"%{number}", str(sshd.port))
+        keys = "".join(f"  IdentityFile {sshd.directory}/id_ed25519\n" for sshd in sshds)
+        (directory / "config").write_text(f"{text}\nHost *\n  IdentityFile ~/.ssh/absent\n{keys}")
+        (directory / "known_hosts").write_text("".join(sshd.known_hosts.read_text() for sshd in sshds))
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    return write
+
+
+def test_a_name_of_the_ssh_configuration_works_as_it_is(sshd: Sshd, configure: Callable[..., None]) -> None:
+    configure("Host trainer\n  HostName 127.0.0.1\n  Port %0\n", sshd)
     host = SshHost(HostSpec("trainer"))
     assert host.run(["echo", "there"]).out == b"there\n"
     host.close()
+
+
+def test_several_jump_hosts_of_the_ssh_configuration_are_taken_in_their_order(
+    start_sshd: Callable[..., Sshd], configure: Callable[..., None]
+) -> None:
+    far = start_sshd()
+    second = start_sshd(f"PermitOpen 127.0.0.1:{far.port}")
+    first = start_sshd(f"PermitOpen 127.0.0.1:{second.port}")
+    hosts = "".join(
+        f"Host {name}\n  HostName 127.0.0.1\n  Port %{number}\n  ProxyJump {jump}\n"
+        for number, (name, jump) in enumerate([("far", "first,second"), ("second", "none"), ("first", "none")])
+    )
+    configure(hosts, far, second, first)
+    host = SshHost(HostSpec("far"))
+    assert host.run(["echo", "there"]).out == b"there\n"
+    host.close()
+
+
+def test_a_jump_host_for_all_is_not_its_own(start_sshd: Callable[..., Sshd], configure: Callable[..., None]) -> None:
+    far, gate = start_sshd(), start_sshd()
+    configure("Host far\n  Port %0\nHost gate\n  Port %1\nHost *\n  HostName 127.0.0.1\n  ProxyJump gate\n", far, gate)
+    host = SshHost(HostSpec("far"))
+    assert host.run(["echo", "there"]).out == b"there\n"
+    assert len(gate.sessions()) == 1
+    host.close()
+
+
+RELAY = """\
+import os, socket, sys, threading
+there = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+def back():
+    while data := there.recv(65536):
+        os.write(1, data)
+threading.Thread(target=back, daemon=True).start()
+while data := os.read(0, 65536):
+    there.sendall(data)
+"""
+
+
+def test_a_proxy_command_leads_to_a_host(sshd: Sshd, configure: Callable[..., None], tmp_path: Path) -> None:
+    relay = tmp_path / "relay.py"
+    relay.write_text(RELAY)
+    configure(f"Host far\n  HostName 127.0.0.1\n  Port %0\n  ProxyCommand {sys.executable} {relay} %h %p\n", sshd)
+    host = SshHost(HostSpec("far"))
+    assert host.run(["echo", "there"]).out == b"there\n"
+    host.close()
+
+
+def test_a_configuration_that_makes_no_sense_says_so(sshd: Sshd, configure: Callable[..., None]) -> None:
+    configure('Match nonsense "\n', sshd)
+    with pytest.raises(HostError, match="the configuration of ssh cannot be used"):
+        SshHost(HostSpec("far")).connect()
+
+
+def test_an_agent_opens_with_a_key_that_is_locked(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True).stdout
+    variables = dict(word.split("=") for word in agent.replace("\n", "").split(";") if "=" in word)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    key = str(sshd.directory / "id_ed25519")
+    try:
+        subprocess.run(["ssh-add", "-q", key], check=True)
+        subprocess.run(["ssh-keygen", "-q", "-p", "-N", "words", "-f", key], check=True, capture_output=True)
+        host = sshd.host()
+        assert host.run(["true"]).code == 0
+        host.close()
+    finally:
+        os.kill(int(variables["SSH_AGENT_PID"]), signal.SIGTERM)
 
 
 # ---- this machine

@@ -33,11 +33,11 @@ from repro_est.hosts.inventory import HostSpec
 
 if TYPE_CHECKING:
     import paramiko
-    from fabric import Connection
+    from fabric import Config, Connection
 
 _WINDOW = 64 << 20
 _PACKET = 1 << 17
-_SILENT_MS = 20_000
+_SILENT_MS = 15_000
 _KEEPALIVE_SECONDS = 5
 _OPEN_SECONDS = 30.0
 _ERRORS = 64 << 10
@@ -276,7 +276,9 @@ class _Hop(NamedTuple):
         import paramiko
 
         if self.spec is not None and self.spec.key and not os.path.exists(os.path.expanduser(self.spec.key)):
-            raise HostError(name, f"there is no key {self.spec.key}", hint="`key` in the inventory")
+            raise HostError(name, f"there is no key {self.spec.key}", hint="correct `key` in the inventory")
+        named = self.connection.connect_kwargs.get("key_filename", [])
+        self.connection.connect_kwargs["key_filename"] = [path for path in named if os.path.exists(path)]
         _refuse_unknown(self, known, name)
         try:
             self.connection.open()
@@ -329,7 +331,8 @@ class _Hop(NamedTuple):
         elif isinstance(error, paramiko.ChannelException):
             passing = error.code == _CONNECT_FAILED
             told = f"the jump host {connection.gateway.host} cannot reach {self.place}: {error.text}"
-            hint = f"ssh {connection.gateway.user}@{connection.gateway.host} nc -vz {connection.host} {connection.port}"
+            gateway = connection.gateway
+            hint = f"ssh -p {gateway.port} {gateway.user}@{gateway.host} nc -vz {connection.host} {connection.port}"
         elif number == errno.ECONNREFUSED:
             told, passing = f"nothing listens at {self.place}: connection refused", True
         elif number in (errno.EHOSTUNREACH, errno.ENETUNREACH):
@@ -347,34 +350,60 @@ class _Hop(NamedTuple):
 
 def _configured(spec: HostSpec) -> Connection:
     """Returns a connection that is not open yet, with the way to it."""
-    from fabric import Config, Connection
+    from fabric import Config
 
-    options: dict[str, Any] = {
-        "banner_timeout": _OPEN_SECONDS,
-        "auth_timeout": _OPEN_SECONDS,
-        "channel_timeout": _OPEN_SECONDS,
-    }
+    config, address = Config(), spec.address or spec.name
+    gateway = _configured(spec.gateway) if spec.gateway is not None else _jump_of(address, config, spec, ())
+    connection = _connection(address, config, spec, gateway)
+    connection.user, connection.port = spec.user or connection.user, spec.port or connection.port
     if spec.key:
-        options |= {"key_filename": [os.path.expanduser(spec.key)], "look_for_keys": False}
+        named = connection.connect_kwargs.get("key_filename", [])
+        connection.connect_kwargs |= {"key_filename": [os.path.expanduser(spec.key), *named], "look_for_keys": False}
+    return connection
+
+
+def _connection(text: str, config: Config, spec: HostSpec, gateway: Connection | bool | None) -> Connection:
+    from fabric import Connection
+
+    seconds = _OPEN_SECONDS
+    options = {"banner_timeout": seconds, "auth_timeout": seconds, "channel_timeout": seconds}
     return Connection(
-        spec.address or spec.name,
-        user=spec.user,
-        port=spec.port,
-        config=Config(),
-        gateway=_configured(spec.gateway) if spec.gateway is not None else None,
-        connect_timeout=spec.connect_seconds,
-        connect_kwargs=options,
+        text, config=config, gateway=gateway, connect_timeout=spec.connect_seconds, connect_kwargs=options
     )
+
+
+def _jump_of(text: str, config: Config, spec: HostSpec, above: tuple[str, ...]) -> Connection | bool | None:
+    """Returns what ProxyJump of ~/.ssh/config leads through: False for nothing, None when it says nothing.
+
+    Left alone, fabric goes through several jump hosts in reverse, and takes `none` for the name of one.
+    """
+    address = text.rpartition("@")[2].partition(":")[0]
+    named = str(config.base_ssh_config.lookup(address).get("proxyjump", ""))
+    if not named:
+        return None  # a ProxyCommand may be there, which fabric sees to
+    hops = [] if named.lower() == "none" else [hop.strip() for hop in named.split(",")]
+    if address in above or any(hop.rpartition("@")[2].partition(":")[0] == address for hop in hops):
+        return False  # `Host *` means all others, as ssh has it
+    gateway: Connection | bool | None = False
+    for number, hop in enumerate(hops):
+        way = _jump_of(hop, config, spec, (*above, address)) if number == 0 else gateway
+        gateway = _connection(hop, config, spec, way)
+    return gateway
 
 
 def _hops(connection: Connection, spec: HostSpec) -> list[_Hop]:
     """Returns the connections on the way, in the order in which they are opened."""
     hops = [_Hop(connection, spec, True)]
-    gateway, of = connection.gateway, spec.gateway
-    while gateway is not None and not isinstance(gateway, str):  # a string is a ProxyCommand
+    gateway, of = _gateway(connection), spec.gateway
+    while gateway is not None:
         hops.append(_Hop(gateway, of, False))
-        gateway, of = gateway.gateway, of.gateway if of is not None else None
+        gateway, of = _gateway(gateway), of.gateway if of is not None else None
     return hops[::-1]
+
+
+def _gateway(connection: Connection) -> Connection | None:
+    """Returns the connection that leads to another one; what may stand there instead is False and a ProxyCommand."""
+    return None if isinstance(connection.gateway, str | bool) else connection.gateway
 
 
 def _tune(transport: paramiko.Transport) -> None:
@@ -411,8 +440,9 @@ def _refuse_unknown(hop: _Hop, known: Path, name: str) -> None:
             connection = hop.connection
             port = f"-p {connection.port} " if connection.port != _SSH_PORT else ""
             scan = f"ssh-keyscan -t {_scan_type(key)} {port}{connection.host}"
-            if connection.gateway is not None and not isinstance(connection.gateway, str):
-                scan = f"ssh {connection.gateway.user}@{connection.gateway.host} {scan}"
+            gateway = _gateway(connection)
+            if gateway is not None:
+                scan = f"ssh -p {gateway.port} {gateway.user}@{gateway.host} {scan}"
             raise UnknownHostKey(
                 name,
                 f"the host key of {hop.place} is not known\n  expected a line for {hostname} in {known}, "
@@ -434,8 +464,7 @@ def _known_as(connection: Connection) -> str:
 
 def _key_files(connection: Connection) -> list[str]:
     """Returns the private keys that are tried, but for those of an agent."""
-    named = connection.connect_kwargs.get("key_filename") or []
-    files = [named] if isinstance(named, str) else list(named)
+    files = list(connection.connect_kwargs.get("key_filename", []))
     if connection.connect_kwargs.get("look_for_keys", True):
         kinds = ("rsa", "ecdsa", "ed25519")
         files += [path for kind in kinds if os.path.exists(path := os.path.expanduser(f"~/.ssh/id_{kind}"))]
@@ -462,10 +491,11 @@ def _errno(error: Exception) -> int | None:
 
 def _close(connection: Connection) -> None:
     """Closes a connection and those that lead to it."""
-    while connection is not None and not isinstance(connection, str):
+    hop: Connection | None = connection
+    while hop is not None:
         with contextlib.suppress(Exception):  # what is broken may fail in any way while it is closed
-            connection.client.close()
-        connection = connection.gateway
+            hop.client.close()
+        hop = _gateway(hop)
 
 
 def _words(error: BaseException) -> str:

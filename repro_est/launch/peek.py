@@ -38,9 +38,7 @@ def read_logs(handle: Handle, ranks: Sequence[int] | None, streams: Sequence[str
     ]
     try:
         while True:
-            alive = [
-                reader.is_alive() for reader in readers
-            ]  # asked before reading, as in `repro logs`
+            alive = [reader.is_alive() for reader in readers]  # asked before reading, as in `repro logs`
             fresh = [reader.read(show) for reader in readers]
             if not follow or not any(alive):
                 return
