@@ -45,9 +45,8 @@ _CONNECT_FAILED = 2  # RFC 4254, 5.1
 _SSH_PORT = 22
 _SYSTEM_KNOWN_HOSTS = Path("/etc/ssh/ssh_known_hosts")
 
-logging.getLogger("paramiko").addHandler(
-    logging.NullHandler()
-)  # else it prints tracebacks of what is told here in words
+# It would print tracebacks of what is told here in words.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 class SshHost:
