@@ -69,15 +69,15 @@ def _asked(item: dict[str, Any], store: Store) -> dict[str, Any]:
     """Adds what the hosts of a detached run say: it still runs, or how it ended and waits to be collected."""
     if item["status"] != Status.DETACHED.value:
         return item
+    from repro_est.hosts.pool import host_of
     from repro_est.hosts.session import Session
-    from repro_est.launch.crew import open_host
     from repro_est.launch.handle import read_handle
 
     try:
         handle = read_handle(store.layout.attempt(RunHash(item["run_hash"]), item["attempt"]))
         if handle is None:
             return item
-        host = open_host(handle.members[0].spec)
+        host = host_of(handle.members[0].spec)
         session = Session(host)
         try:
             status = session.call("status", token=handle.token)

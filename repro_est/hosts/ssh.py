@@ -213,7 +213,7 @@ class SshChannel:
 
     def errors(self) -> str:
         if self._drain is not None and self._channel.eof_received:
-            self._drain.join(1.0)
+            self._drain.join(10.0)
         return self._errors.decode("utf-8", "replace")
 
     def wait(self, timeout: float | None = None) -> int:
@@ -231,7 +231,7 @@ class SshChannel:
     def _read_errors(self) -> None:
         while True:
             try:
-                data = self._channel.recv_stderr(8192)
+                data = self._channel.recv_stderr(1 << 18)
             except TimeoutError:  # `run` gives stdout a deadline, and the two share it
                 continue
             except (OSError, EOFError):

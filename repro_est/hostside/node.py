@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from repro_est.hostside import claims, containers, mesh, runs
-from repro_est.hostside.clients import Clients
+from repro_est.hostside.clients import STREAMS, Clients
 from repro_est.hostside.head import Head
 from repro_est.hostside.objects import write_all
 from repro_est.hostside.supervisor import descendants, prctl
@@ -260,10 +260,8 @@ class Node:
             )
         logs = os.path.join(self.directory, "ranks", "launcher")
         try:
-            with (
-                open(os.path.join(logs, "stdout.log"), "ab") as out,
-                open(os.path.join(logs, "stderr.log"), "ab") as err,
-            ):
+            with contextlib.ExitStack() as stack:
+                out, err = (stack.enter_context(open(os.path.join(logs, stream + ".log"), "ab")) for stream in STREAMS)
                 self.tasks[name] = subprocess.Popen(
                     words,
                     stdin=subprocess.DEVNULL,

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from repro_est.errors import InfrastructureError, ReproError, UsageError
 from repro_est.hosts.host import Host
 from repro_est.hosts.inventory import HostSpec, TargetSpec
-from repro_est.hosts.local import LocalHost
-from repro_est.hosts.pool import connect_all
+from repro_est.hosts.pool import connect_all, host_of
 from repro_est.hosts.session import Session
+from repro_est.hosts.survey import seen_address
 from repro_est.launch.wishes import Wishes
 from repro_est.plan import Plan
 from repro_est.targets.placement import Device, Offer, Placement, place
@@ -90,18 +90,9 @@ def at_once(call: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
     return [future.result() for future in futures]
 
 
-def open_host(spec: HostSpec) -> Host:
-    """Returns a host, not connected yet."""
-    if spec.is_local:
-        return LocalHost(spec)
-    from repro_est.hosts.ssh import SshHost
-
-    return SshHost(spec)
-
-
 def muster(specs: Sequence[HostSpec], interface: str | None) -> tuple[list[Mate], list[InfrastructureError]]:
     """Connects to hosts and probes them, all at once; returns those that answer, and why the others do not."""
-    hosts = [open_host(spec) for spec in specs]
+    hosts = [host_of(spec) for spec in specs]
     connected = connect_all(hosts)
 
     def ask(host: Host) -> Mate | InfrastructureError:
@@ -145,50 +136,29 @@ def mate_of(host: Host, interface: str | None) -> Mate:
 
 
 def internal_address(spec: HostSpec, facts: Mapping[str, Any], interface: str | None) -> tuple[str, str, str]:
-    """Returns where other hosts reach this one: address, interface name, network.
+    """Returns where other hosts reach this one: address, name of its interface, network.
 
     Args:
-        interface: of the target: a CIDR, the name of an interface, or None.
+        interface: of the target: a network, the name of an interface, or None.
 
     Raises:
-        UsageError: the host has no such network.
+        UsageError: the host has no such address.
     """
     if spec.is_local:
         return "127.0.0.1", "lo", "127.0.0.0/8"
-    found = [
-        (item["address"], item["interface"], str(ipaddress.ip_interface(f"{item['address']}/{item['prefix']}").network))
-        for item in facts.get("addresses") or ()
-        if not ipaddress.ip_address(item["address"]).is_link_local
-    ]
-    if spec.internal_address:
-        for item in found:
-            if item[0] == spec.internal_address:
-                return item
-        return spec.internal_address, interface if interface and "/" not in interface else "", interface or ""
-    if interface:
-        for item in found:
-            if item[1] == interface or ("/" in interface and _is_in(item[0], interface)):
-                return item if "/" not in interface else (item[0], item[1], interface)
-        have = ", ".join(f"{name} {address}" for address, name, _ in found) or "none"
+    address = seen_address(spec, facts, interface)
+    if address is None:
+        have = ", ".join(f"{item['interface']} {item['address']}" for item in facts.get("addresses") or ()) or "none"
+        which = f"on {interface}" if interface else "that others could reach"
         raise UsageError(
-            f"{spec.name}: has no address on the interface {interface} of the target, it has {have}",
-            hint="`interface` in the inventory: a network such as 10.0.0.0/24, or the name of an interface",
+            f"{spec.name}: has no address {which}, it has {have}",
+            hint="`interface` of the target in the inventory: a network, or the name of an interface",
         )
-    outside = [item for item in found if not ipaddress.ip_address(item[0]).is_loopback]
-    for item in outside:
-        if item[0] == spec.address:
-            return item
-    v4 = [item for item in outside if ":" not in item[0]]
-    if not outside:
-        raise UsageError(f"{spec.name}: has no address that other hosts could reach", hint="repro hosts")
-    return (v4 or outside)[0]
-
-
-def _is_in(address: str, network: str) -> bool:
-    try:
-        return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
-    except ValueError:
-        return False
+    item = next((item for item in facts.get("addresses") or () if item["address"] == address), None)
+    if item is None:  # translated on its way: only the inventory knows it
+        return address, "", interface if interface and "/" in interface else ""
+    network = str(ipaddress.ip_interface(f"{address}/{item['prefix']}").network)
+    return address, str(item["interface"]), interface if interface and "/" in interface else network
 
 
 def chosen(target: TargetSpec, wishes: Wishes) -> tuple[HostSpec, ...]:

@@ -30,12 +30,13 @@ from repro_est.environment.key import environment_key
 from repro_est.environment.prefix import Prefix, realise
 from repro_est.errors import Detached, InfrastructureError, UsageError
 from repro_est.hosts.inventory import TargetSpec
+from repro_est.hosts.pool import host_of
 from repro_est.hosts.session import RequestFailed, Session
 from repro_est.hostside import runs
 from repro_est.hostside.verdicts import in_words
 from repro_est.images.image import PREFIX, Image
 from repro_est.launch import mpi
-from repro_est.launch.crew import Mate, at_once, chosen, muster, open_host, together
+from repro_est.launch.crew import Mate, at_once, chosen, muster, together
 from repro_est.launch.follow import Follower, Verdict
 from repro_est.launch.handle import Handle, Member, remove_handle, write_handle
 from repro_est.launch.process import Outcome, closed_environment
@@ -604,6 +605,7 @@ class Gang:
             berth.identity["mpi"] = text.strip().splitlines()[0] if text.strip() else "none"
         mpirun, text = versions[0]
         flavour, version = mpi.flavour_of(text)
+        names = {berth.mate.interface for berth in self._berths}
         self._facts["mpi"] = {"flavour": str(flavour), "version": version, "mpirun": mpirun}
         return mpi.command(
             flavour,
@@ -612,11 +614,12 @@ class Gang:
             rsh=f"{self._link}/rsh",
             rank_program=f"{self._link}/rank",
             cidr=head.mate.network,
-            interface_name=head.mate.interface,
+            interface_name=names.pop() if len(names) == 1 else "",  # one that a host lacks crashes its daemon
             exports=("REPRO_TOKEN",),
             directory=self._link,
             as_root=head.mate.facts.get("uid") == 0,
             single_host=len(self._berths) == 1,
+            oversubscribed=any(len(berth.ranks) > int(berth.mate.facts["cpu_count"] or 1) for berth in self._berths),
         )
 
     def _mpi_version(self, berth: _Berth) -> tuple[str, str]:
@@ -850,7 +853,7 @@ class Attached:
     def prepare(self) -> None:
         logs = Logs(self._attempt / LOGS, Prefixed(self._observer.output, only=self._wishes.shown))
         self._follower = Follower(
-            [open_host(member.spec) for member in self._handle.members],
+            [host_of(member.spec) for member in self._handle.members],
             self._handle.token,
             logs,
             self._observer,

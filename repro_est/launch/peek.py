@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from repro_est.errors import UsageError
+from repro_est.hosts.pool import host_of
 from repro_est.hosts.session import Session
-from repro_est.launch.crew import open_host
 from repro_est.launch.handle import Handle
 
 _POLL_SECONDS = 0.2
@@ -32,7 +32,7 @@ def read_logs(handle: Handle, ranks: Sequence[int] | None, streams: Sequence[str
     if unknown:
         raise UsageError(f"rank {unknown[0]}: the run has the ranks 0 to {handle.world_size - 1}")
     readers = [
-        _Reader(Session(open_host(member.spec)), handle.token, mine, streams)
+        _Reader(Session(host_of(member.spec)), handle.token, mine, streams)
         for member in handle.members
         if (mine := [rank for rank in member.ranks if rank in wanted])
     ]
