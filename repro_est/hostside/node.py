@@ -298,10 +298,8 @@ class Node:
                 os.waitpid(found.si_pid, os.WNOHANG)
 
     def _last_words(self) -> str:
-        with (
-            contextlib.suppress(OSError),
-            open(os.path.join(self.directory, "ranks/launcher/stderr.log"), "rb") as file,
-        ):
+        path = os.path.join(self.directory, "ranks/launcher/stderr.log")
+        with contextlib.suppress(OSError), open(path, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 4000))
             return file.read().decode("utf-8", "replace").strip()[-2000:]
         return ""
