@@ -21,6 +21,7 @@ from repro_est.errors import (
     HostsFailed,
     Interrupted,
     LostContact,
+    NotCollected,
     ReproError,
     ScriptFailed,
     TimedOut,
@@ -152,7 +153,7 @@ class _Execution:
                 result = self._perform(job, commit=commit)
                 abandon = False
                 return result
-            except (Detached, LostContact, _Settled) as stop:
+            except (Detached, LostContact, NotCollected, _Settled) as stop:
                 abandon = False
                 if isinstance(stop, _Settled):
                     raise stop.error from None
@@ -207,9 +208,14 @@ class _Execution:
             collected = collect(self.plan, self.store, place, self.directory, secrets=self.secrets)
             collected = dataclasses.replace(collected, problems=(*problems, *collected.problems))
         except (OSError, ReproError) as error:
+            why = error.message if isinstance(error, ReproError) else str(error)
+            if outcome.succeeded and job.survives:
+                raise NotCollected(
+                    f"run {self.plan.hash[:12]}: has completed at its hosts, and could not be brought here: {why}",
+                    hint=f"mend that, then: repro attach {self.plan.hash[:12]}",
+                ) from None
             if outcome.succeeded:
                 raise
-            why = error.message if isinstance(error, ReproError) else str(error)
             self.observer.event("warning", message=f"partial outputs could not be kept: {why}")
             return Collected(Tree.of(()), Tree.of(()), {}, (), ())
         self.recorder.collected(collected)
@@ -313,7 +319,7 @@ class _Recorder:
         """Writes the record of an attempt that ended in any error."""
         try:
             yield
-        except (Detached, LostContact):  # it goes on: the record stays that of an attempt that runs
+        except (Detached, LostContact, NotCollected):  # it goes on: the record stays that of an attempt that runs
             raise
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)

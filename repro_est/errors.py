@@ -12,7 +12,9 @@
     |  |- StoreError               5  the store cannot be used (format, space, permissions)
     |  |- EnvironmentBuildError    5  the packages of a run could not be installed
     |  |- HostsFailed              5  a host, MPI or a container ended a run, not its script; may be tried again
-    |  `- LostContact              5  no host of a run can be reached; it goes on there
+    |  |- LostContact              5  no host of a run can be reached; it goes on there
+    |  |- NotCollected             5  a run has completed at its hosts, and what it wrote could not be brought here
+    |  `- HostError                5  a host cannot be used; drawn further in `hosts.host`
     |- ScriptFailed                1  the training script failed, timed out or kept no promise
     |  `- TimedOut                  1  it took longer than it may
     |- Interrupted               130  the user cancelled
@@ -129,6 +131,12 @@ class HostsFailed(InfrastructureError):
 
 class LostContact(InfrastructureError):
     """No host of a run can be reached; it goes on where it is, and can be attached to."""
+
+    status = "detached"
+
+
+class NotCollected(InfrastructureError):
+    """A run has completed at its hosts, and what it wrote could not be brought here yet; it can be tried again."""
 
     status = "detached"
 

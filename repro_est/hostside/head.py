@@ -47,6 +47,8 @@ class Head:
         self.going = False
         self._say, self._decide, self._go, self._start_daemon = say, decide, go, start_daemon
         self._hosts = config["hosts"]
+        # Parameter servers never end by themselves: the run has, when everybody else has.
+        self._wanted = set(range(config["world_size"])) - set(config["servers"])
         self._heard = {node: time.monotonic() for node in range(1, config["nodes"])}
         self._began = self._gone = time.monotonic()
         self._failures: list[Message] = []
@@ -180,10 +182,10 @@ class Head:
             self._agree(now)
         elif config["timeout"] is not None and now - self._gone > config["timeout"]:
             self._end({"outcome": "timed_out", "words": "took longer than {:g} s".format(config["timeout"])})
-        elif len(self.records) == config["world_size"]:
+        elif self._wanted <= set(self.records):
             self._succeed(now)
         elif self._launcher_ended is not None and now - self._launcher_ended > _RECORDS_SECONDS:
-            missing = sorted(set(range(config["world_size"])) - set(self.records))
+            missing = sorted(self._wanted - set(self.records))
             words = "mpirun ended with 0, and nothing is known of rank {}".format(", ".join(map(str, missing)))
             self._end({"outcome": "launcher_failed", "words": words})
 

@@ -37,7 +37,7 @@ _PDEATHSIG, _SUBREAPER = 1, 36  # linux/prctl.h
 _TICK = 0.03
 _PING_SECONDS = 1.0
 _DIAL_SECONDS = 0.3
-_PREPARED_SECONDS = 60.0
+_PREPARED_SECONDS = 20.0
 """How long a daemon waits for the next word of a controller before anything was started."""
 
 

@@ -32,6 +32,7 @@ from typing import Any
 from repro_est.hostside.objects import remove_tree
 
 KEPT_SECONDS = 14 * 24 * 3600
+_MAKING_SECONDS = 60
 LABEL = "repro.token"
 """Label of every container of an attempt."""
 
@@ -108,7 +109,9 @@ def reap(root: str) -> None:
             continue
         path = directory(root, token)
         if not os.path.exists(os.path.join(path, "verdict.json")):
-            if time.time() - os.lstat(path).st_mtime < 5 and not os.path.exists(os.path.join(path, "alive")):
+            if time.time() - os.lstat(path).st_mtime < _MAKING_SECONDS and not os.path.exists(
+                os.path.join(path, "alive")
+            ):
                 continue  # it is being made
             sweep(token, docker=bool((read_json(os.path.join(path, "about.json")) or {}).get("docker")))
             clear(root, token)

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from repro_est.console import counted
 from repro_est.digest import canonical, sha256_hex
 from repro_est.environment.key import environment_key
 from repro_est.environment.prefix import Prefix, realise
@@ -126,7 +127,6 @@ class Gang:
         self._attempt, self._work = attempt, work
         self._token = os.urandom(8).hex()
         self._berths: list[_Berth] = []
-        self._spare: list[Mate] = []
         self._tunnels = contextlib.ExitStack()
         self._handle: Handle | None = None
         self._follower: Follower | None = None
@@ -134,6 +134,8 @@ class Gang:
         self._problems: list[str] = []
 
     # ---- what an attempt does with it
+
+    survives = True
 
     def facts(self) -> Mapping[str, Any]:
         return self._facts
@@ -168,6 +170,11 @@ class Gang:
         configs = [self._config(number, berth, key) for number, berth in enumerate(self._berths)]
         self._handle = self._make_handle()
         write_handle(self._attempt, self._handle)
+        self._tunnels.close()
+        for berth in self._berths:  # the run needs no session; one that is asked for later is made anew
+            berth.mate.session.close()
+        names = ", ".join(berth.mate.name for berth in self._berths)
+        self._observer.event("placed", words=f"{counted(self._handle.world_size, 'rank')} on {names}")
         for link, config in zip(self._follower.links, configs, strict=True):
             link.begin(config)
         verdict = self._follower.follow(until_going=self._wishes.detach)
@@ -205,12 +212,12 @@ class Gang:
                 self._wait_until_gone()
             self._follower.close()
         self._tunnels.close()
-        for mate in [*(berth.mate for berth in self._berths), *self._spare]:
-            if abandon and mate in [berth.mate for berth in self._berths]:
+        for berth in self._berths:
+            if abandon:
                 with contextlib.suppress(InfrastructureError):
-                    mate.session.call("release", token=self._token)
-            mate.session.close()
-            mate.session.host.close()
+                    berth.mate.session.call("release", token=self._token)
+            berth.mate.session.close()
+            berth.mate.session.host.close()
         if abandon:
             remove_handle(self._attempt)
 
@@ -303,7 +310,10 @@ class Gang:
                 )
             )
         self._berths = berths
-        self._spare = [mate for mate in mates if mate.name not in placement.hosts]
+        for mate in mates:
+            if mate.name not in placement.hosts:
+                mate.session.close()
+                mate.session.host.close()
         self._facts["hosts"] = [
             {
                 "host": berth.mate.name,
@@ -500,6 +510,7 @@ class Gang:
             "timeout": plan.recorded.timeout_seconds,
             "grace": _GRACE_SECONDS,
             "heartbeat": plan.recorded.heartbeat_seconds,
+            "servers": [rank.rank for rank in plan.layout.ranks() if plan.layout.task(rank)[0] == "ps"],
             "start_seconds": _START_SECONDS,
             "identity": {**berth.identity, "plan": sha256_hex(document.encode())},
             "expected": {**head.expected, "plan": sha256_hex(document.encode()), "world_size": plan.layout.world_size},
@@ -846,6 +857,8 @@ class Attached:
         self._plan, self._handle, self._observer, self._wishes = plan, handle, observer, wishes
         self._attempt, self._work, self._cancel = attempt, work, cancel
         self._sessions: dict[int, Session] = {}
+
+    survives = True
 
     def facts(self) -> Mapping[str, Any]:
         return self._handle.facts

@@ -27,7 +27,13 @@ from repro_est.targets.stage import Workplace, stage
 
 
 class Job(Protocol):
-    """See above."""
+    """See above.
+
+    Args:
+        survives: what it wrote stays where it ran until `release`, so that gathering may be tried again.
+    """
+
+    survives: bool
 
     def facts(self) -> Mapping[str, Any]:
         """What is recorded of it with the attempt."""
@@ -49,6 +55,8 @@ class Job(Protocol):
 
 class Here:
     """One rank on this machine, as a process or in a container; it ends with this process."""
+
+    survives = False
 
     def __init__(
         self,
