@@ -28,8 +28,8 @@ from repro_est.errors import (
     VerificationError,
 )
 from repro_est.git import facts
+from repro_est.launch.attached import Attached
 from repro_est.launch.diagnosis import report
-from repro_est.launch.gang import Attached
 from repro_est.launch.handle import read_handle
 from repro_est.launch.job import Job
 from repro_est.launch.jobs import open_job, target_of

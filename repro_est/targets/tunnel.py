@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import shutil
 import socket
 import tempfile
@@ -84,15 +83,15 @@ def docker_of(host: Host, stack: contextlib.ExitStack) -> DockerClient:
 
 
 def _upwards(connection: socket.socket, channel: Channel) -> None:
-    with contextlib.suppress(OSError, InfrastructureError, ValueError):
-        while True:
-            select.select([connection], [], [])
-            data = connection.recv(1 << 18)
-            if not data:
-                break
-            channel.send(data)
-    with contextlib.suppress(OSError, InfrastructureError):
-        channel.close_input()
+    taken = True
+    with contextlib.suppress(OSError):
+        while data := connection.recv(1 << 18):
+            try:
+                if taken:
+                    channel.send(data)
+            except InfrastructureError:
+                taken = False  # the daemon has answered and hung up: what still comes must not break the answer
+    channel.close_input()
 
 
 def _downwards(connection: socket.socket, channel: Channel) -> None:
