@@ -8,7 +8,7 @@ RECIPE ?= recipes/digits.toml
 WORKERS ?= 2
 
 .DEFAULT_GOAL := setup
-.PHONY: setup demo test check format bench lock gc run relock help clean lab-up lab-down
+.PHONY: setup demo test test-gpu check format bench lock gc run relock help clean lab-up lab-down
 
 setup: .venv/.ready  ## set up .venv, with .venv/bin/repro
 
@@ -30,6 +30,9 @@ test: setup  ## check everything, then run all tests
 	$(MAKE) check
 	@$(BIN)/python -m tests.lab up
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-gpu: setup  ## the tests that need an NVIDIA GPU, on a machine that has one
+	$(BIN)/python -m pytest -p no:xdist -o addopts=-ra tests/test_gpu.py
 
 check: setup  ## ruff, mypy, the import contract
 	$(BIN)/ruff check .
