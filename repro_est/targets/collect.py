@@ -85,8 +85,17 @@ def _merge_logs(written: Path, logs: Path) -> None:
     except OSError:  # the script removed its logs directory, or made it a file
         return
     for name in names:
-        taken = os.path.lexists(logs / name)
-        os.rename(written / name, logs / (f"script-{name}" if taken else name))
+        mine, theirs = written / name, logs / name
+        if not os.path.lexists(theirs):
+            os.rename(mine, theirs)
+        elif _is_directory(mine) and _is_directory(theirs):  # `rank-2`: what rank 2 wrote itself
+            _merge_logs(mine, theirs)
+        else:
+            os.rename(mine, logs / f"script-{name}")
+
+
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _take(root: Path, shown: str, batch: Batch, secrets: Mapping[str, str]) -> tuple[Tree, list[str]]:
