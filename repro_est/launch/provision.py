@@ -61,6 +61,9 @@ class Provision:
 
     def bring_environment(self, berths: Sequence[Berth]) -> None:
         """Makes the environment, if need be, and has it on every host: a prefix, or an image."""
+        for package in self._lock.packages:
+            if package.name.startswith("nvidia-nccl"):
+                self.facts["nccl"] = package.version
         if self._target.runtime == "docker":
             self._bring_image(berths)
         else:
