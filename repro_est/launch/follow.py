@@ -1,8 +1,9 @@
 """Following a run that its hosts own: a thread for each host, which keeps the connection up, and one loop that listens.
 
 The run needs none of this. A connection that breaks is made again, the host goes on where the log files here end, and
-what was said twice counts once. Only when no host at all can be reached for `patience` seconds does the client give up,
-and even then the run goes on: it can be attached to later.
+what was said twice counts once. Hosts that say nothing are asked, so that a quiet run is not taken for a dead network.
+Only when no host at all can be reached for `patience` seconds does the client give up, and even then the run goes on:
+it can be attached to later.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -25,8 +26,11 @@ from repro_est.observer import Observer
 
 _QUEUED = 256  # messages; a host whose messages nobody takes waits, and so does its queue
 _SLOWEST_SECONDS = 5.0
+_QUIET_SECONDS = 1.0
 _STOPPED_SECONDS = 30.0
 """After a verdict, how much longer than its grace a host may take to end what runs on it."""
+_SILENT_SECONDS = 2.0
+"""After a failure, how much longer than the hosts wait for each other a silent one is waited for."""
 
 Verdict = Mapping[str, Any]
 
@@ -39,10 +43,12 @@ class Link:
         self.config: Mapping[str, Any] | None = None
         self.up = threading.Event()
         self.contact = time.monotonic()
+        self.broken = False  # the connection was lost at some time, and what else went over it
         self._logs, self._events = logs, events
         self._bridge: Bridge | None = None
         self._stop: dict[str, Any] | None = None
         self._closed = False
+        self._asked = 0.0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._keep, name=f"link-{host.name}", daemon=True)
 
@@ -58,6 +64,13 @@ class Link:
         """Asks for the end of the run; said again on a new connection."""
         self._stop = {"reason": reason, "grace": grace}
         self._say(op="stop", **self._stop)
+
+    def ask(self) -> None:
+        """Has a host that said nothing for a while say how it is: its answer counts as contact."""
+        now = time.monotonic()
+        if now - max(self.contact, self._asked) > _QUIET_SECONDS:
+            self._asked = now
+            self._say(op="ask")
 
     def close(self) -> None:
         self._closed = True
@@ -98,11 +111,13 @@ class Link:
                     self._put(message, payload)
                     if message.get("event") == "ended":
                         return
+                self.broken = True
                 if self._ask_status():
                     return
                 self._put({"event": "dropped", "why": "the connection ended"}, b"")
             except InfrastructureError as error:
-                self._put({"event": "dropped", "why": error.message}, b"")
+                self.broken = True
+                self._put({"event": "dropped", "why": error.message.removeprefix(f"{self.host.name}: ")}, b"")
                 self.host.close()
             finally:
                 self.up.clear()
@@ -153,21 +168,32 @@ class Follower:
         self.ended: dict[int, Verdict] = {}
         self.verdict: Verdict | None = None
         self.going = False
+        self._judged = 0.0  # when the first verdict was heard of
+        self._dropped: set[int] = set()
+        self._closed = threading.Event()
         self._interrupts = 0
 
     def start(self) -> None:
         for link in self.links:
             link.start()
+        threading.Thread(target=self._ask, name="asking", daemon=True).start()
 
     def close(self) -> None:
+        self._closed.set()
         for link in self.links:
             link.close()
+        self._logs.close()
+
+    def _ask(self) -> None:
+        while not self._closed.wait(_QUIET_SECONDS / 2):
+            for link in self.links:
+                link.ask()
 
     def stop(self, reason: str, grace: float | None = None) -> None:
         for link in self.links:
             link.stop(reason, grace)
 
-    def follow(self, *, until_going: bool = False, on_tick: Callable[[], None] = lambda: None) -> Verdict | None:
+    def follow(self, *, until_going: bool = False) -> Verdict | None:
         """Listens until the run has ended everywhere.
 
         Args:
@@ -178,55 +204,81 @@ class Follower:
 
         Raises:
             Detached: the user said for the third time to leave.
-            LostContact: no host can be reached.
+            LostContact: no host can be reached, or not one that has a part of a result.
         """
-        deadline: float | None = None
-        dropped: set[int] = set()
         with self._interruptible():
-            while len(self.ended) < len(self.links):
+            while self._waits():
                 if until_going and self.going:
                     return None
-                now = time.monotonic()
-                if deadline is not None and now > deadline:
-                    break
-                if now - max(link.contact for link in self.links) > self._patience and self.verdict is None:
-                    names = ", ".join(link.host.name for link in self.links)
-                    raise LostContact(
-                        f"no host of the run could be reached for {self._patience:g} s ({names}); it goes on there",
-                        hint="repro attach @   when the network is back; repro cancel @ ends it",
-                    )
-                on_tick()
                 try:
                     number, message, payload = self._events.get(timeout=0.05)
                 except queue.Empty:
-                    continue
-                event = message.get("event")
-                if event == "log":
-                    self._logs.add(message["name"], message["stream"], message["offset"], payload)
-                elif event in ("going", "rank_started"):
-                    self.going = True
-                elif event == "state":
-                    self.going = self.going or message["state"] == "running"
-                    if number in dropped:
-                        dropped.discard(number)
-                        self._observer.event("reconnected", host=self.links[number].host.name)
-                elif event == "dropped" and number not in dropped and number not in self.ended:
-                    dropped.add(number)
-                    name = self.links[number].host.name
-                    self._observer.event("unreachable", host=name, reason=message["why"])
-                elif event == "rank_ended":
-                    self._observer.event("rank_ended", rank=message["rank"], record=message["record"])
-                elif event in ("verdict", "ended"):
-                    if event == "ended":
-                        self.ended[number] = message["verdict"]
-                    if deadline is None:
-                        deadline = now + self._lost_after + self._grace + _STOPPED_SECONDS
-                    self._take(message["verdict"])
+                    self._logs.show_parts()
+                else:
+                    self._hear(number, message, payload)
         if self.ended.get(0) is not None:  # the head decides
             self.verdict = self.ended[0]
-        return self.verdict
+        return self._explained(self.verdict) if self.verdict is not None else None
+
+    def _explained(self, verdict: Verdict) -> Verdict:
+        """Adds what a host that the others had lost says itself, if it is there again."""
+        own = self.ended.get(verdict.get("node", -1))
+        if verdict["outcome"] != "host_lost" or own is None or own["words"] in verdict["words"]:
+            return verdict
+        return {**verdict, "words": f"{verdict['words']}: {own['words']}"}
+
+    def _hear(self, number: int, message: Mapping[str, Any], payload: bytes) -> None:
+        event, name = message.get("event"), self.links[number].host.name
+        if event == "log":
+            self._logs.add(message["name"], message["stream"], message["offset"], payload)
+        elif event in ("going", "rank_started"):
+            self.going = True
+        elif event == "state":
+            self.going = self.going or message["state"] == "running"
+            if number in self._dropped:
+                self._dropped.discard(number)
+                self._observer.event("reconnected", host=name)
+        elif event == "dropped" and number not in self._dropped and number not in self.ended:
+            self._dropped.add(number)
+            self._observer.event("unreachable", host=name, reason=message["why"])
+        elif event == "rank_ended":
+            self._observer.event("rank_ended", rank=message["rank"], record=message["record"])
+        elif event in ("verdict", "ended"):
+            if event == "ended":
+                self.ended[number] = message["verdict"]
+            self._take(message["verdict"])
+        if event != "dropped":  # a terminal that is stopped for a while makes no host silent
+            self.links[number].contact = time.monotonic()
+
+    def _waits(self) -> bool:
+        """Whether a host is still to be heard of."""
+        left = [link for number, link in enumerate(self.links) if number not in self.ended]
+        if not left:
+            return False
+        now = time.monotonic()
+        if self.verdict is not None and self.verdict["outcome"] != "completed":
+            since = now - self._judged
+            if since > self._lost_after + self._grace + _STOPPED_SECONDS:
+                return False
+            lost = self.verdict.get("lost") or [self.verdict.get("node")]  # they were silent before
+            silent = self._lost_after + _SILENT_SECONDS
+            return any(
+                now - (link.contact if link.number in lost else max(link.contact, self._judged)) <= silent
+                for link in left
+            )
+        contact = max(link.contact for link in (left if self.verdict is not None else self.links))
+        if now - contact > self._patience:
+            names = ", ".join(link.host.name for link in left)
+            goes_on = "it goes on there" if self.verdict is None else "it completed, and what they have of it is there"
+            raise LostContact(
+                f"no host of the run could be reached for {self._patience:g} s ({names}); {goes_on}",
+                hint="repro attach @   when the network is back; repro cancel @ ends it",
+            )
+        return True
 
     def _take(self, verdict: Verdict) -> None:
+        if self.verdict is None:
+            self._judged = time.monotonic()
         if self.verdict is None or (self.verdict["outcome"] == "canceled" != verdict["outcome"]):
             self.verdict = verdict
 

@@ -71,6 +71,11 @@ class Logs:
         if self._shown is not None:
             self._shown.add(name, stream, fresh)
 
+    def show_parts(self) -> None:
+        """Shows parts of lines that wait for their end for too long: questions, bars of progress."""
+        if self._shown is not None:
+            self._shown.flush()
+
     def close(self) -> None:
         for descriptor in self._files.values():
             os.close(descriptor)
