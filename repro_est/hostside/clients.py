@@ -71,10 +71,6 @@ class Clients:
         self._timeline = open(os.path.join(directory, "timeline"), "a", encoding="ascii")  # noqa: SIM115 -- closed later
 
     @property
-    def count(self) -> int:
-        return len(self._clients)
-
-    @property
     def has_output(self) -> bool:
         return any(client.queue for client in self._clients)
 

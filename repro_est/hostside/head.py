@@ -106,6 +106,8 @@ class Head:
             self._fail("launcher_failed", node, words=message["words"])
         elif "task_ended" in message:
             self._on_task(node, message["task_ended"], message["code"], message["words"])
+        elif "lost" in message:
+            self._fail("host_lost", node, words=message["lost"], rank=self._first_rank(node))
         elif "stop" in message:
             self._fail("canceled", node, words=message["stop"], grace=message.get("grace"))
 
@@ -131,7 +133,7 @@ class Head:
         self.records[rank] = record
         if not is_success(record):
             outcome = "not_started" if record.get("message") else "rank_failed"
-            words = f"rank {rank} on {self._hosts[node]} {in_words(record)}"
+            words = f"rank {rank} on {self._hosts[node]}: {in_words(record)}"
             self._fail(outcome, node, rank=rank, record=record, words=words)
 
     def _on_task(self, node: int, name: str, code: int, words: str) -> None:
@@ -172,6 +174,8 @@ class Head:
                     "outcome": "host_lost",
                     "node": lost[0],
                     "host": self._hosts[lost[0]],
+                    "lost": lost,
+                    "rank": self._first_rank(lost[0]),
                     "words": "{} did not answer for {:g} s".format(names, config["lost_after"]),
                     "consequences": consequences[:8],
                 }
@@ -191,10 +195,11 @@ class Head:
 
     def _judge(self, now: float) -> None:
         assert self._failed_at is not None
-        if any(item["outcome"] == "canceled" for item in self._failures):
-            chosen = next(item for item in self._failures if item["outcome"] == "canceled")
-            self._end(chosen)
-            return
+        for outcome in ("canceled", "host_lost"):
+            for item in self._failures:
+                if item["outcome"] == outcome:
+                    self._end(item)
+                    return
         if now - self._failed_at < _SETTLE_SECONDS:
             return
         silent = [node for node in self._heard if not self._probed.get(node)]
@@ -205,6 +210,9 @@ class Head:
             return
         scripts = [item for item in self._failures if item["outcome"] in ("rank_failed", "rank_hung", "not_started")]
         self._end((scripts or self._failures)[0])
+
+    def _first_rank(self, node: int) -> int:
+        return min((rank for rank, item in self.attests.items() if item["node"] == node), default=0)
 
     def _agree(self, now: float) -> None:
         config = self.config

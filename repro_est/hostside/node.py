@@ -38,7 +38,7 @@ _TICK = 0.03
 _PING_SECONDS = 1.0
 _DIAL_SECONDS = 0.3
 _PREPARED_SECONDS = 20.0
-"""How long a daemon waits for the next word of a controller before anything was started."""
+"""How long a daemon waits, before anything was started, for a word of a controller, which has one every second."""
 
 
 class Rank:
@@ -88,13 +88,14 @@ class Node:
         self._heard_head = self._pinged = self._dialed = time.monotonic()
         self._touched = time.monotonic()
         self._kill_at = 0.0
+        self._told_to_end = False
         self.clients = Clients(self.directory, self._on_client)
         self._wake, waker = os.pipe()
         for descriptor in (self._wake, waker):
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: self.stop("the daemon of this host was told to end"))
+        signal.signal(signal.SIGTERM, self._on_term)
         self._watch(self._wake, lambda: os.read(self._wake, 4096))
         self._listen("control.sock", lambda c: self.clients.add(c))
         self._listen("ranks.sock", self._on_rank_connection)
@@ -105,7 +106,13 @@ class Node:
         while self.verdict is None:
             self._turn()
             self._check_limits()
+            if self._told_to_end:
+                self._told_to_end = False
+                self._give_up()
         self._finish()
+
+    def _on_term(self, *_: Any) -> None:
+        self._told_to_end = True
 
     def _turn(self) -> None:
         with self.clients.selected(self.selector), self._mesh_selected():
@@ -138,8 +145,6 @@ class Node:
     def _check_limits(self) -> None:
         now = time.monotonic()
         if self.config is None:
-            if self.clients.count:
-                self._touched = now
             if now - self._touched > _PREPARED_SECONDS:
                 self._decide({"outcome": "canceled", "words": "no word from a controller before anything was started"})
             return
@@ -217,6 +222,19 @@ class Node:
             self.line.say(message)
         elif self.verdict is None:
             self._decide({"outcome": "canceled", "words": reason})
+
+    def _give_up(self) -> None:
+        """Ends the run because this daemon must: its guardian was killed, or the host shuts down."""
+        words = f"the daemon of {self.host} was told to end: its guardian was killed, or the host shuts down"
+        if self.head is not None:
+            self.head.hear(0, {"lost": words})
+        elif self.line is not None and self.line.is_ready:
+            self.line.say({"lost": words})
+        elif self.verdict is None:
+            self._decide({"outcome": "host_lost", "words": words, **self._this_node()})
+
+    def _this_node(self) -> dict[str, Any]:
+        return {"node": self.config["node"], "rank": min(self.ranks)} if self.config else {}
 
     # ---- start
 
@@ -612,14 +630,15 @@ class Node:
         runs.write_json(os.path.join(self.directory, "verdict.json"), verdict)
         self.clients.tell({"event": "ended", "verdict": verdict})
         until = time.monotonic() + 5
-        waiting_for = set(self.head.lines) if self.head is not None else set()
+        lost = (self.verdict or {}).get("lost", ())
+        waiting_for = set(self.head.lines) - set(lost) if self.head is not None else set()
         while (self.clients.has_output or waiting_for) and time.monotonic() < until:
             with self.clients.selected(self.selector), self._mesh_selected():
                 events = self.selector.select(_TICK)
             for key, mask in events:
                 key.data(mask)
             if self.head is not None:
-                waiting_for = {n for n, line in self.head.lines.items() if line.has_output}
+                waiting_for = {n for n, line in self.head.lines.items() if line.has_output and n not in lost}
 
 
 def write_programs(directory: str, link: str, python: str) -> None:

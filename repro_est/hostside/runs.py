@@ -115,7 +115,7 @@ def reap(root: str) -> None:
                 continue  # it is being made
             sweep(token, docker=bool((read_json(os.path.join(path, "about.json")) or {}).get("docker")))
             clear(root, token)
-            verdict = {"outcome": "host_lost", "words": "the daemon of this host died, or the host was restarted"}
+            verdict = {"outcome": "host_lost", "words": "its daemon died, or the host was restarted"}
             with contextlib.suppress(OSError):
                 write_json(os.path.join(path, "verdict.json"), verdict)
         elif time.time() - os.stat(os.path.join(path, "verdict.json")).st_mtime > KEPT_SECONDS:
