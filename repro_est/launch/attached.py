@@ -79,7 +79,7 @@ class Attached:
         return gather(self._plan, self._handle, self._sessions, self._follower, self._attempt, self._work)
 
     def release(self) -> None:
-        release(self._handle, list(self._sessions.values()), self._attempt)
+        release(self._handle, [self._sessions[number] for number in self._follower.ended], self._attempt)
 
     def close(self, *, abandon: bool) -> None:
         self._follower.close()

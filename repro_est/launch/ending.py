@@ -137,7 +137,11 @@ def _fetch_one(session: Session, token: str, name: str, source: Path) -> None:
 
 
 def release(handle: Handle, sessions: Sequence[Session], attempt: Path) -> None:
-    """Has the hosts forget a run that was collected; a host that cannot be reached forgets it by itself some day."""
+    """Has the hosts forget a run that was collected.
+
+    Args:
+        sessions: of the hosts that were there at the end; one that was not forgets the run by itself some day.
+    """
     for session in sessions:
         with contextlib.suppress(InfrastructureError):
             session.call("release", token=handle.token)

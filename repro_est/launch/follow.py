@@ -43,7 +43,6 @@ class Link:
         self.config: Mapping[str, Any] | None = None
         self.up = threading.Event()
         self.contact = time.monotonic()
-        self.broken = False  # the connection was lost at some time, and what else went over it
         self._logs, self._events = logs, events
         self._bridge: Bridge | None = None
         self._stop: dict[str, Any] | None = None
@@ -111,12 +110,10 @@ class Link:
                     self._put(message, payload)
                     if message.get("event") == "ended":
                         return
-                self.broken = True
                 if self._ask_status():
                     return
                 self._put({"event": "dropped", "why": "the connection ended"}, b"")
             except InfrastructureError as error:
-                self.broken = True
                 self._put({"event": "dropped", "why": error.message.removeprefix(f"{self.host.name}: ")}, b"")
                 self.host.close()
             finally:

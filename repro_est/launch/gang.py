@@ -138,8 +138,9 @@ class Gang:
 
     def release(self) -> None:
         """Has the hosts forget the run, after what they had of it is here."""
-        if self._handle is not None:
-            release(self._handle, [berth.mate.session for berth in self._allocation.berths], self._attempt)
+        if self._handle is not None and self._follower is not None:
+            berths = [self._allocation.berths[number] for number in self._follower.ended]
+            release(self._handle, [berth.mate.session for berth in berths], self._attempt)
 
     def close(self, *, abandon: bool) -> None:
         """Ends all connections.
