@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from repro_est.files import is_utf8, printable, sha256_file, write_all
@@ -36,15 +36,17 @@ def gather_tree(session: Session, token: str, path: str, destination: Path, *, r
     problems: list[str] = []
     wanted: list[tuple[str, Path]] = []
     shown_as: dict[str, str] = {}
+    directories = {parent for name in taken for parent in _parents(name)}
     for name, kind, value, _ in listing:
         if kind == "?" or not is_utf8(name):
             problems.append(f"{root}/{printable(name)}: is no regular file, or its name is not UTF-8")
             continue
         if taken.get(name) == (kind, value):
             continue
-        shown = name if name not in taken and _is_free(name, taken) else f"rank-{rank}/{name}"
+        shown = name if _is_free(name, taken, directories) else f"rank-{rank}/{name}"
         shown_as[name] = shown
         taken[shown] = (kind, value)
+        directories.update(_parents(shown))
         if _place(kind, value, destination / shown):
             wanted.append((name, destination / shown))
     for name, digest in _fetch(session, token, path, wanted, problems).items():
@@ -52,11 +54,16 @@ def gather_tree(session: Session, token: str, path: str, destination: Path, *, r
     return problems
 
 
-def _is_free(name: str, taken: Taken) -> bool:
-    """Whether a path is no directory of another node's files, and none of its parents is a file of another node's."""
-    parts = name.split("/")
-    parents = {"/".join(parts[:count]) for count in range(1, len(parts))}
-    return not parents & taken.keys() and not any(other.startswith(name + "/") for other in taken)
+def _is_free(name: str, taken: Taken, directories: set[str]) -> bool:
+    """Whether a path is nobody's yet: neither a file, nor a directory of files, nor below a file."""
+    return name not in taken and name not in directories and not any(parent in taken for parent in _parents(name))
+
+
+def _parents(name: str) -> Iterator[str]:
+    at = name.find("/")
+    while at >= 0:
+        yield name[:at]
+        at = name.find("/", at + 1)
 
 
 def _place(kind: str, value: str, target: Path) -> bool:
