@@ -56,10 +56,12 @@ class Mate:
 
     def offer(self) -> Offer:
         """What this host has for ranks."""
-        free = self.slots - sum(name.startswith("slot-") for name in self.held)
+        holders = [who for name, who in self.held.items() if name.startswith("slot-")]
+        free = max(0, self.slots - len(holders))
         if self.spec.is_local:  # ranks of a local run share what there is, as any program here
             return Offer(self.name, self.address, _MANY, _MANY, tuple(self._devices()))
-        return Offer(self.name, self.address, self.slots, max(0, free), tuple(self._devices()))
+        devices = tuple(self._devices())
+        return Offer(self.name, self.address, self.slots, free, devices, tuple(dict.fromkeys(holders)))
 
     def _listed(self) -> list[Mapping[str, Any]]:
         present = {int(gpu["index"]): gpu for gpu in self.facts.get("gpus") or ()}

@@ -62,6 +62,7 @@ class Offer:
         address: by which the other hosts reach it.
         slots: ranks it takes at all.
         free_slots: of those, the ones nobody has.
+        holders: who has the others.
     """
 
     host: str
@@ -69,6 +70,7 @@ class Offer:
     slots: int
     free_slots: int
     gpus: tuple[Device, ...] = ()
+    holders: tuple[str, ...] = ()
 
     @property
     def is_free(self) -> bool:
@@ -210,7 +212,8 @@ class _Need:
     def taken(self, offer: Offer) -> str:
         """Returns what of the host others have and this needs, `""` when there is room."""
         if offer.free_slots < self.ranks:
-            return f"{offer.free_slots} of {_count(offer.slots, 'slot')} free, expected {self.ranks}"
+            held = f"; held by {', '.join(offer.holders)}" if offer.holders else ""
+            return f"{offer.free_slots} of {_count(offer.slots, 'slot')} free, expected {self.ranks}{held}"
         if not self.gpus or self.devices(offer):
             return ""
         return ", ".join(f"{device}: {device.busy}" for device in offer.gpus if device.busy)
