@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from repro_est.digest import RunHash
 from repro_est.environment.key import environment_document
-from repro_est.errors import HostsFailed, LockError, UsageError, VerificationError
+from repro_est.errors import HostsFailed, LockError, VerificationError
 from repro_est.files import write_atomic
 from repro_est.inputs import pin_inputs
 from repro_est.lock.lockfile import dumps, loads
@@ -274,8 +274,7 @@ def cancel(plan: Plan, store: Store, observer: Observer) -> None:
     """Ends a run that is at its hosts, and collects what it has.
 
     Raises:
-        UsageError: no attempt of it is at hosts.
-        Interrupted: it was ended, as asked for.
+        Interrupted: it was ended, as asked for; else it had ended before.
     """
     from repro_est.attempt import resume_attempt
     from repro_est.launch.wishes import Wishes
@@ -283,9 +282,8 @@ def cancel(plan: Plan, store: Store, observer: Observer) -> None:
 
     with Leases(store.layout).hold(f"run-{plan.hash}", timeout=_CANCEL_SECONDS):
         there = Runs(store.layout).at_hosts(plan.hash)
-        if there is None:
-            raise UsageError(f"run {plan.hash[:12]}: is not running", hint="repro ps")
-        resume_attempt(plan, store, observer, there, commit=True, wishes=Wishes(), cancel=True)
+        if there is not None:  # else somebody was faster
+            resume_attempt(plan, store, observer, there, commit=True, wishes=Wishes(), cancel=True)
 
 
 def _performed(

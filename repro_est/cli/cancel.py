@@ -39,7 +39,7 @@ def execute(arguments: argparse.Namespace) -> int:
         except Interrupted as done:
             console.info(done.message)
         else:
-            console.info(f"run {run[:12]}: had completed before it could be ended")
+            console.info(f"run {run[:12]}: had ended before this could end it")
             return 0
     else:
         raise UsageError(f"run {run[:12]}: is not running", hint="repro ps")
