@@ -71,6 +71,9 @@ def diagnose(outcome: Outcome, stderr: Sequence[str]) -> Cause | None:
     if outcome.timed_out:
         return Cause("the time limit", "raise max_run_duration_seconds, or leave it out")
     if outcome.unlogged or "No space left on device" in text:
+        if outcome.host:
+            hint = f"free some space on {outcome.host}, or give it another `store` in the inventory"
+            return Cause(f"the disk of {outcome.host} is full", hint)
         return Cause("the disk of the store, on which a run executes, is full", FULL)
     if missing := re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", text):
         module = missing.group(1)

@@ -10,6 +10,7 @@ A person sees complete lines with the rank before them; a part of a line waits f
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 import time
@@ -41,6 +42,7 @@ class Logs:
     def __init__(self, root: Path, shown: Prefixed | None = None) -> None:
         self._root, self._shown = root, shown
         self._files: dict[tuple[str, str], int] = {}
+        self._short: set[tuple[str, str]] = set()  # a full disk had no room for all of it
         self._sizes: dict[tuple[str, str], int] = {}
 
     def offsets(self) -> list[list[str | int]]:
@@ -59,17 +61,30 @@ class Logs:
         fresh = data[have - offset :]
         if not fresh:
             return
-        descriptor = self._files.get(key)
-        if descriptor is None:
-            path = self._root / directory_of(name) / f"{stream}.log"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = self._files[key] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        view = memoryview(fresh)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        if key not in self._short:
+            self._keep(key, fresh)
         self._sizes[key] = have + len(fresh)
+        self.show(name, stream, fresh)
+
+    def _keep(self, key: tuple[str, str], data: bytes) -> None:
+        """Writes to a file; what a full disk has no room for is fetched when the run has ended."""
+        try:
+            if key not in self._files:
+                path = self._root / directory_of(key[0]) / f"{key[1]}.log"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._files[key] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._files[key], view) :]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._short.add(key)
+
+    def show(self, name: str, stream: str, data: bytes) -> None:
+        """Shows what is in no file, because the disk of its host is full."""
         if self._shown is not None:
-            self._shown.add(name, stream, fresh)
+            self._shown.add(name, stream, data)
 
     def show_parts(self) -> None:
         """Shows parts of lines that wait for their end for too long: questions, bars of progress."""
