@@ -207,14 +207,14 @@ class _Execution:
             place, problems = job.gather()
             collected = collect(self.plan, self.store, place, self.directory, secrets=self.secrets)
             collected = dataclasses.replace(collected, problems=(*problems, *collected.problems))
-        except (OSError, ReproError) as error:
-            why = error.message if isinstance(error, ReproError) else str(error)
+        except (OSError, ReproError, KeyboardInterrupt) as error:
+            why = error.message if isinstance(error, ReproError) else str(error) or "interrupted"
             if outcome.succeeded and job.survives:
                 raise NotCollected(
                     f"run {self.plan.hash[:12]}: has completed at its hosts, and could not be brought here: {why}",
                     hint=f"mend that, then: repro attach {self.plan.hash[:12]}",
                 ) from None
-            if outcome.succeeded:
+            if outcome.succeeded or isinstance(error, KeyboardInterrupt):
                 raise
             self.observer.event("warning", message=f"partial outputs could not be kept: {why}")
             return Collected(Tree.of(()), Tree.of(()), {}, (), ())
@@ -322,6 +322,8 @@ class _Recorder:
         except (Detached, LostContact, NotCollected):  # it goes on: the record stays that of an attempt that runs
             raise
         except BaseException as error:
+            if not self._reason and self._runs.is_at_hosts(self._plan.hash, self.number):
+                raise  # whoever attached to it failed, not the attempt
             interrupted = isinstance(error, KeyboardInterrupt)
             if not self._reason:
                 self._status = Status.CANCELED if interrupted else Status.FAILED

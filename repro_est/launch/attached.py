@@ -59,6 +59,7 @@ class Attached:
             self._observer,
             lost_after=self._handle.lost_after,
             grace=GRACE_SECONDS,
+            begun=True,
             patience=self._handle.lost_after + 5 if self._cancel else _PATIENCE_SECONDS,
         )
 

@@ -8,6 +8,7 @@ it can be attached to later.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import queue
 import random
@@ -145,6 +146,7 @@ class Follower:
     Args:
         lost_after: seconds after which hosts give each other up; nobody is waited for much longer than that.
         patience: seconds without any host before the client leaves.
+        begun: the hosts were told what to execute; where one was not, its client died, and the run has no future.
     """
 
     def __init__(
@@ -157,10 +159,12 @@ class Follower:
         lost_after: float,
         grace: float,
         patience: float = 300.0,
+        begun: bool = False,
     ) -> None:
         self._events: queue.Queue[Any] = queue.Queue(_QUEUED)
         self._logs, self._observer = logs, observer
         self._lost_after, self._grace, self._patience = lost_after, grace, patience
+        self._begun = begun
         self.links = [Link(number, host, token, logs, self._events) for number, host in enumerate(hosts)]
         self.ended: dict[int, Verdict] = {}
         self.verdict: Verdict | None = None
@@ -228,6 +232,8 @@ class Follower:
         event, name = message.get("event"), self.links[number].host.name
         if event == "log":
             self._logs.add(message["name"], message["stream"], message["offset"], payload)
+        elif event == "unlogged":
+            self._logs.show(str(message["rank"]), message["stream"], base64.b64decode(message["data"]))
         elif event in ("going", "rank_started"):
             self.going = True
         elif event == "state":
@@ -235,6 +241,9 @@ class Follower:
             if number in self._dropped:
                 self._dropped.discard(number)
                 self._observer.event("reconnected", host=name)
+            if self._begun and message["state"] == "prepared":
+                self._begun = False
+                self.stop("its client died before the ranks were started", 0.0)
         elif event == "dropped" and number not in self._dropped and number not in self.ended:
             self._dropped.add(number)
             self._observer.event("unreachable", host=name, reason=message["why"])
@@ -293,7 +302,7 @@ class Follower:
             elif self._interrupts == 2:
                 threading.Thread(target=self.stop, args=("cancelled by the user", 0.0), daemon=True).start()
             else:
-                raise Detached("left while the hosts end the run", hint="repro attach @")
+                raise Detached("left; hosts that could be told end the run", hint="repro attach @, or repro cancel @")
 
         before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
