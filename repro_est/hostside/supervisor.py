@@ -239,6 +239,7 @@ class Supervisor:
         if self.why is None:
             self.why = why
             self._signal(signal.SIGTERM)
+            self._signal(signal.SIGCONT)  # what is stopped hears no TERM
         at = time.monotonic() + grace
         self.kill_at = at if self.kill_at is None else min(self.kill_at, at)
 
