@@ -40,6 +40,9 @@ _DIAL_SECONDS = 0.3
 _PREPARED_SECONDS = 20.0
 """How long a daemon waits, before anything was started, for a word of a controller, which has one every second."""
 
+_RESERVE, _RESERVE_BYTES = "reserve", 256 << 10
+"""Space that is set free when the ranks have ended, so that a disk they filled has room for the verdict."""
+
 
 class Rank:
     """One rank of this host, as its supervisor reports it."""
@@ -248,6 +251,8 @@ class Node:
         os.makedirs(os.path.join(self.directory, "ranks", "launcher"), exist_ok=True)
         self.clients.follow("launcher")
         write_programs(self.directory, self.link, config["python"])
+        with open(os.path.join(self.directory, _RESERVE), "wb") as reserve:
+            reserve.write(os.urandom(_RESERVE_BYTES))
         for name, text in config.get("files", {}).items():
             with open(os.path.join(self.directory, name), "w", encoding="utf-8") as file:
                 file.write(text)
@@ -622,6 +627,8 @@ class Node:
                 key.data(mask)
             self.clients.pump(self._on_growth)
         self.clients.close_timeline()
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.directory, _RESERVE))
         runs.clear(os.path.dirname(os.path.dirname(self.directory)), self.token)
         verdict = dict(self.verdict or {}, records=ended, host=(self.verdict or {}).get("host", self.host))
         if self.head is not None:
@@ -726,4 +733,7 @@ def main() -> None:
         time.sleep(0.01)
     if status:
         runs.sweep(start["token"], docker=bool(start["about"].get("docker")))
+    root = os.path.dirname(os.path.dirname(start["directory"]))
+    if not runs.was_begun(root, start["token"]):
+        runs.remove(root, start["token"])
     del held

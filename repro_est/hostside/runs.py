@@ -114,12 +114,23 @@ def reap(root: str) -> None:
             ):
                 continue  # it is being made
             sweep(token, docker=bool((read_json(os.path.join(path, "about.json")) or {}).get("docker")))
+            if not was_begun(root, token):
+                remove(root, token)
+                continue
             clear(root, token)
             verdict = {"outcome": "host_lost", "words": "its daemon died, or the host was restarted"}
             with contextlib.suppress(OSError):
                 write_json(os.path.join(path, "verdict.json"), verdict)
         elif time.time() - os.stat(os.path.join(path, "verdict.json")).st_mtime > KEPT_SECONDS:
             remove(root, token)
+
+
+def was_begun(root: str, token: str) -> bool:
+    """Whether a controller ever said what to execute: else there is nothing that anybody could want to collect."""
+    try:
+        return bool(os.listdir(os.path.join(directory(root, token), "ranks")))
+    except OSError:
+        return False
 
 
 def clear(root: str, token: str) -> None:
