@@ -64,34 +64,39 @@ print("done", rank)
 """The ranks talk to rank 0 all the time, and fail when it, or one of them, is silent for a second."""
 DAEMONISES = f"""\
 import os, signal, subprocess, sys, time
-for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-    signal.signal(number, signal.SIG_IGN)
-if os.fork() == 0:  # a daemon as the book has it
-    os.setsid()
-    if os.fork():
-        os._exit(0)
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in range(3):
-        os.dup2(null, descriptor)
-    time.sleep(600)
-subprocess.Popen(["sleep", "600"], start_new_session=True)
-os.makedirs("/dev/shm/repro-" + os.environ["REPRO_TOKEN"], exist_ok=True)
-print("ready", os.environ["RANK"])
+rank = os.environ["RANK"]
+print("ready", rank)
+if rank == "1":
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    if os.fork() == 0:  # a daemon as the book has it
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in range(3):
+            os.dup2(null, descriptor)
+        time.sleep(600)
+    subprocess.Popen(["sleep", "600"], start_new_session=True)
+    os.makedirs("/dev/shm/repro-" + os.environ["REPRO_TOKEN"])
+    print("daemonised")
 while not os.path.exists("{GO}"):
     time.sleep(0.02)
 """
-"""The ranks ignore TERM, and so does the daemon that each leaves behind, besides a child in another session."""
+"""Rank 1 ignores TERM, and so does the daemon that it leaves behind, besides a child in another session."""
 
 
 class Client:
     """A `repro` of its own, whose words are kept in files: whoever reads them or not, it never waits."""
 
-    def __init__(self, words: tuple[str, ...], cwd: Path, directory: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self, words: tuple[str, ...], cwd: Path, directory: Path, before: str, environment: dict[str, str]
+    ) -> None:
         self._out, self._err = directory / "out", directory / "err"
         directory.mkdir(parents=True)
         with open(self._out, "wb") as out, open(self._err, "wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "repro_est", *words],
+                [sys.executable, "-c", f"{before}\nfrom repro_est.cli.main import main\nexit(main())", *words],
                 cwd=cwd, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
                 start_new_session=True,
             )  # fmt: skip
@@ -131,7 +136,7 @@ class Stage:
         self.clients: list[Client] = []
         inventory = workshop.root / "inventory.toml"
         text = inventory.read_text().replace("lost_after_seconds = 5", f"lost_after_seconds = {LOST_AFTER}")
-        inventory.write_text(text.replace('user = "root"', 'user = "root"\nconnect_seconds = 2'))
+        inventory.write_text(text.replace('user = "root"', 'user = "root"\nconnect_seconds = 2\nslots = 2'))
         for host in hosts.hosts:
             hosts.run(host, ["rm", "-rf", GO, "/root/.cache/repro/runs"])  # of a host that an earlier test cut off
 
@@ -148,10 +153,14 @@ class Stage:
         layout = f"node_count = {nodes}\nprocess_count_per_node = {each}\n"
         return self.workshop.recipe(script, more, name=name, estimator=layout + estimator)
 
-    def repro(self, *words: str, **environment: str) -> Client:
-        """Starts `repro` as a process of its own."""
+    def repro(self, *words: str, before: str = "", **environment: str) -> Client:
+        """Starts `repro` as a process of its own.
+
+        Args:
+            before: Python that is executed first: to have it die at a certain point.
+        """
         place = self.workshop.root.parent / "clients" / str(len(self.clients))
-        client = Client(words, self.workshop.root, place, environment)
+        client = Client(words, self.workshop.root, place, before, environment)
         self.clients.append(client)
         return client
 
