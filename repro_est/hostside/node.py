@@ -91,7 +91,7 @@ class Node:
         self._heard_head = self._pinged = self._dialed = time.monotonic()
         self._touched = time.monotonic()
         self._kill_at = 0.0
-        self._told_to_end = False
+        self._told_to_end = self._met_head = False
         self.clients = Clients(self.directory, self._on_client)
         self._wake, waker = os.pipe()
         for descriptor in (self._wake, waker):
@@ -158,17 +158,20 @@ class Node:
                 self.tell({"rank_hung": rank.number, "words": self._why_silent(rank, heartbeat)})
                 rank.sign = now
         if self.head is None and now - self._heard_head > self.config["lost_after"]:
-            seconds = self.config["lost_after"]
-            self._decide(
-                {
-                    "outcome": "host_lost",
-                    "node": 0,
-                    "host": self.config["hosts"][0],
-                    "words": "{} heard nothing from {}, where rank 0 runs, for {:g} s".format(
-                        self.host, self.config["hosts"][0], seconds
-                    ),
-                }
+            head = self.config["hosts"][0]
+            self._decide({"outcome": "host_lost", "node": 0, "host": head, "words": self._why_no_head(head)})
+
+    def _why_no_head(self, head: str) -> str:
+        assert self.config is not None
+        if self._met_head:
+            return "{} heard nothing from {}, where rank 0 runs, for {:g} s".format(
+                self.host, head, self.config["lost_after"]
             )
+        address, port = self.config["head"]
+        return (
+            f"{self.host} cannot reach {head} at {address}, port {port} of TCP, though hosts of a run must reach each "
+            "other on any port; is there a firewall, or another `interface` for the target?"
+        )
 
     def _touched_file(self, rank: Rank) -> float:
         """Returns when a rank touched its file of life, on the monotonic clock."""
@@ -537,6 +540,7 @@ class Node:
                 self.line.say({"ping": now})
 
     def _on_head(self, message: dict[str, Any]) -> None:
+        self._met_head = True
         self._heard_head = time.monotonic()
         if "go" in message:
             self._go()

@@ -135,8 +135,11 @@ class Link:
         self.contact = time.monotonic()
         if status["alive"]:
             return False
-        gone = {"outcome": "host_lost", "words": f"{self.host.name} does not know the run any more"}
-        self._put({"event": "ended", "verdict": status["verdict"] or gone}, b"")
+        verdict = status["verdict"] or {"outcome": "host_lost", "words": "does not know the run any more"}
+        if "at" not in verdict:  # no daemon decided that
+            name = self.host.name
+            verdict = {**verdict, "host": name, "node": self.number, "words": f"{name}: {verdict['words']}"}
+        self._put({"event": "ended", "verdict": verdict}, b"")
         return True
 
 
@@ -165,6 +168,7 @@ class Follower:
         self._logs, self._observer = logs, observer
         self._lost_after, self._grace, self._patience = lost_after, grace, patience
         self._begun = begun
+        self._canceling = False
         self.links = [Link(number, host, token, logs, self._events) for number, host in enumerate(hosts)]
         self.ended: dict[int, Verdict] = {}
         self.verdict: Verdict | None = None
@@ -191,6 +195,7 @@ class Follower:
                 link.ask()
 
     def stop(self, reason: str, grace: float | None = None) -> None:
+        self._canceling = True
         for link in self.links:
             link.stop(reason, grace)
 
@@ -226,7 +231,7 @@ class Follower:
         own = self.ended.get(verdict.get("node", -1))
         if verdict["outcome"] != "host_lost" or own is None or own["words"] in verdict["words"]:
             return verdict
-        return {**verdict, "words": f"{verdict['words']}: {own['words']}"}
+        return {**verdict, "words": f"{verdict['words']}: {own['words'].removeprefix(own.get('host', '') + ': ')}"}
 
     def _hear(self, number: int, message: Mapping[str, Any], payload: bytes) -> None:
         event, name = message.get("event"), self.links[number].host.name
@@ -274,11 +279,14 @@ class Follower:
             )
         contact = max(link.contact for link in (left if self.verdict is not None else self.links))
         if now - contact > self._patience:
+            if self.verdict is not None and self._canceling:
+                return False
             names = ", ".join(link.host.name for link in left)
             goes_on = "it goes on there" if self.verdict is None else "it completed, and what they have of it is there"
             raise LostContact(
                 f"no host of the run could be reached for {self._patience:g} s ({names}); {goes_on}",
-                hint="repro attach @   when the network is back; repro cancel @ ends it",
+                hint="repro attach @   when the network is back; repro cancel @ ends it;\n"
+                "      repro cancel @ --forget   if those hosts are gone for good",
             )
         return True
 
