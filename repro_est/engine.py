@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from repro_est.digest import RunHash
 from repro_est.environment.key import environment_document
-from repro_est.errors import HostsFailed, LockError, VerificationError
+from repro_est.errors import HostsFailed, LockError, UsageError, VerificationError
 from repro_est.files import write_atomic
 from repro_est.inputs import pin_inputs
 from repro_est.lock.lockfile import dumps, loads
@@ -284,6 +284,24 @@ def cancel(plan: Plan, store: Store, observer: Observer) -> None:
         there = Runs(store.layout).at_hosts(plan.hash)
         if there is not None:  # else somebody was faster
             resume_attempt(plan, store, observer, there, commit=True, wishes=Wishes(), cancel=True)
+
+
+def forget(run: RunHash, store: Store) -> None:
+    """Takes a run at hosts for lost, whatever they do: they are gone for good.
+
+    Raises:
+        UsageError: no attempt of it is at hosts.
+    """
+    from repro_est.launch.handle import remove_handle
+    from repro_est.store.leases import Leases
+    from repro_est.store.sweep import settle
+
+    with Leases(store.layout).hold(f"run-{run}", timeout=_CANCEL_SECONDS):
+        there = Runs(store.layout).at_hosts(run)
+        if there is None:
+            raise UsageError(f"run {run[:12]}: is not at any hosts", hint="repro ps")
+        remove_handle(store.layout.attempt(run, there))
+        settle(store.layout, run, [there])
 
 
 def _performed(

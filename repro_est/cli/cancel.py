@@ -1,6 +1,7 @@
 """End a run: nothing of it is left running on any host; what it wrote so far is kept here.
 
 repro cancel @
+repro cancel @ --forget     when its hosts are gone for good: asks none of them
 """
 
 from __future__ import annotations
@@ -25,12 +26,19 @@ _PATIENCE_SECONDS = 60.0
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
+    parser.add_argument(
+        "--forget", action="store_true", help="take the run for lost, with what its hosts have of it, and ask none"
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
     _, store = open_store()
     runs, console = Runs(store.layout), Console()
     run = runs.resolve(arguments.run)
+    if arguments.forget:
+        engine.forget(run, store)
+        console.out(f"{run[:12]}  lost")
+        return 0
     if runs.is_executed(run):
         _interrupt(run, store)
     elif runs.at_hosts(run) is not None:
