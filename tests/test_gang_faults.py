@@ -155,7 +155,44 @@ def test_a_host_that_is_back_at_once_does_not_know_the_run_any_more(stage: Stage
     assert f"h2 did not answer for {LOST_AFTER} s: its daemon died, or the host was restarted" in done.err
 
 
+def test_when_all_hosts_were_started_again_attach_says_so(stage: Stage) -> None:
+    stage.started(stage.recipe()).kill()
+    for host in stage.hosts.hosts:
+        stage.hosts.kill(host)
+        stage.hosts.start(host)
+    attached = stage.repro("attach", "@").ends()
+    assert attached.code == 5
+    assert "a host was lost: h1: its daemon died, or the host was restarted" in attached.err
+    assert stage.kept() == ["part-0", "part-1", "part-2"]
+
+
+def test_a_run_whose_hosts_are_gone_for_good_can_be_forgotten(stage: Stage) -> None:
+    recipe = stage.recipe(nodes=1, each=2)
+    stage.started(recipe, "--hosts", "h3", ranks=2).kill()
+    stage.hosts.kill("h3")
+    cancelled = stage.repro("cancel", "@").ends()
+    assert cancelled.code == 5
+    assert "repro cancel @ --forget" in cancelled.err
+    assert stage.repro("cancel", "@", "--forget").ends().out.endswith("lost\n")
+    stage.go()
+    assert stage.repro("run", recipe, "-t", "lab", "--hosts", "h1").ends().code == 0
+
+
+def test_a_script_that_fails_is_never_tried_again(stage: Stage) -> None:
+    done = stage.repro("run", stage.recipe("raise SystemExit(3)\n", estimator="retries = 3\n"), "-t", "lab").ends()
+    assert done.code == 1
+    assert len(stage.shown()["attempts"]) == 1
+
+
 # ---- the network
+
+
+def test_hosts_that_cannot_reach_each_other_say_where_to_look(stage: Stage) -> None:
+    stage.hosts.partition("h1", "h2")
+    done = stage.repro("run", stage.recipe(), "-t", "lab").ends()
+    assert done.code == 5
+    assert f"h2 cannot reach h1 at {stage.hosts.address('h1')}, port" in done.err
+    assert "ready" not in done.err
 
 
 def test_a_cut_shorter_than_allowed_is_survived_and_no_line_is_lost_or_doubled(stage: Stage) -> None:

@@ -152,6 +152,24 @@ def test_ctrl_c_three_times_leaves_what_cannot_be_reached(stage: Stage) -> None:
     assert stage.repro("cancel", "@").ends().code == 0
 
 
+def test_ctrl_c_while_staging_gives_back_what_was_taken(stage: Stage) -> None:
+    client = stage.repro("run", stage.recipe(), "-t", "lab", before=PAUSES)
+    until_true((stage.workshop.root / "staged").exists, 20, lambda: client.said)
+    client.signal(signal.SIGINT)
+    assert client.ends().code == 130
+    assert stage.hosts.all_leftovers(patience=1) == {}
+
+
+def test_a_client_that_is_killed_while_it_collects_is_no_loss(stage: Stage) -> None:
+    dies = (
+        "import os\nfrom repro_est.launch import ending\nending.write_driver_log = lambda *_: os.kill(os.getpid(), 9)\n"
+    )
+    stage.go()
+    assert stage.repro("run", stage.recipe(), "-t", "lab", before=dies).ends().code == -9
+    assert stage.repro("attach", "@").ends().code == 0
+    assert whole(stage) == WHOLE
+
+
 def test_ctrl_c_while_a_completed_run_is_collected_loses_nothing(stage: Stage) -> None:
     interrupts = "import os\nfrom repro_est.launch import gang\ngang.gather = lambda *_: os.kill(os.getpid(), 2)\n"
     stage.go()
