@@ -1,30 +1,37 @@
 """What a host keeps between runs: file contents by SHA-256, and finished directories made of them.
 
     objects/ab/cdef...      a file's content, read-only; `-x` at the end of the name for an executable one
+    incoming/               contents on their way in
     places/<key>/           an environment or an input, hard links to objects, read-only
     places/<key>.json       its record, written last: what is in it, and the stat signatures of all of it
+    places/<key>.lock       locked by whoever makes it
     runs/<token>/           one attempt of a run
     programs/<sha256>.zip   what repro sent here to run
 
 A content is compared with its name when it arrives, when it is linked into a place, and when it is copied into a run,
 so what a run starts with is what was asked for whatever happened to the disk meanwhile. A place is used again only
-while no signature of it moved; one that moved is read again, and made anew if it differs.
+while no signature of it moved; one that moved is read again, and made anew if it differs. What a killed process left
+half made has a name that ends in `.tmp`, and goes after a day (`tidy`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import stat
+import time
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 _CHUNK = 1 << 20
+_ABANDONED_SECONDS = 24 * 3600
+"""Nothing takes so long to arrive or to be made without its temporary name being written to."""
 
 Entry = typing.Sequence[Any]
 """`[path, kind, digest or target, size]`; kind is `f`, `x` (executable), `l` (symlink) or `d` (empty directory)."""
@@ -34,12 +41,17 @@ class Damaged(Exception):
     """A content is not what it is named for."""
 
 
+def _damaged(names: Sequence[str]) -> Damaged:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return Damaged(f"object {names[0]}{more}: changed on this host")
+
+
 class Objects:
     """The objects of one host store."""
 
     def __init__(self, root: str) -> None:
         self.root = root
-        for name in ("objects", "places", "runs", "programs"):
+        for name in ("objects", "incoming", "places", "runs", "programs"):
             os.makedirs(os.path.join(root, name), mode=0o700, exist_ok=True)
 
     def path(self, digest: str, kind: str) -> str:
@@ -65,15 +77,15 @@ class Objects:
         """
         path = self.path(digest, kind)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        temporary = f"{path}.{os.getpid()}.tmp"
+        temporary = unique(os.path.join(self.root, "incoming", digest))
         hasher = hashlib.sha256()
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb", 0) as file:
                 for chunk in chunks:
                     hasher.update(chunk)
                     write_all(file.fileno(), chunk)
-                os.fchmod(file.fileno(), 0o555 if kind == "x" else 0o444)
+                os.fchmod(file.fileno(), _mode(kind))
             if hasher.hexdigest() != digest:
                 raise Damaged(f"content {digest} arrived as {hasher.hexdigest()}")
             os.rename(temporary, path)
@@ -82,84 +94,150 @@ class Objects:
                 os.unlink(temporary)
             raise
 
+    def tidy(self) -> None:
+        """Removes what processes that were killed have left half made."""
+        oldest = time.time() - _ABANDONED_SECONDS
+        for name in ("incoming", "places", "programs"):
+            with os.scandir(os.path.join(self.root, name)) as listing:
+                left = [item.path for item in listing if item.name.endswith(".tmp")]
+            for path in left:
+                with contextlib.suppress(FileNotFoundError):  # another one was faster
+                    if os.lstat(path).st_mtime < oldest:
+                        remove_tree(path)
+
     # ---- places
 
     def place(self, key: str) -> str:
         return os.path.join(self.root, "places", key)
 
-    def is_placed(self, key: str, path: str) -> bool:
-        """Whether a place is there as it was made; reads its files only if something moved."""
+    def is_placed(self, key: str, path: str, entries: Sequence[Entry] | None = None) -> bool:
+        """Whether a place is there as it was made; reads its files only if something moved.
+
+        Args:
+            entries: sorted; what it must have been made of, None for whatever it was.
+        """
         try:
             with open(self.place(key) + ".json", encoding="utf-8") as file:
                 record = json.load(file)
-        except (OSError, ValueError):
+            if record["path"] != path or not os.path.isdir(path):
+                return False
+            if entries is not None and record["entries"] != entries:
+                return False
+            if signatures(path) == record["signatures"]:
+                return True
+            if described(path) != record["entries"]:
+                return False
+            self._seal(key, path, record["entries"])
+        except (OSError, ValueError, KeyError, TypeError):  # unreadable: as good as not there
             return False
-        if record.get("path") != path or not os.path.isdir(path):
-            return False
-        if signatures(path) == record["signatures"]:
-            return True
-        if described(path) != record["entries"]:
-            return False
-        self._seal(key, path, record["entries"])
         return True
 
     def make_place(self, key: str, path: str, entries: Sequence[Entry]) -> None:
         """Makes a place of objects that are all here; the files are links, read-only.
 
+        Where another process has just made it, that one stays: somebody may use it already.
+
         Raises:
-            Damaged: an object is not what it is named for; it was removed.
+            Damaged: objects are not what they are named for; they were removed.
         """
+        ordered = sorted(map(list, entries), key=lambda entry: str(entry[0]))
+        lock = os.open(self.place(key) + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self.is_placed(key, path, ordered):
+                self._make_place(key, path, ordered)
+        finally:
+            os.close(lock)
+
+    def _make_place(self, key: str, path: str, entries: Sequence[Entry]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(self.place(key) + ".json")
-        remove_tree(path)
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        temporary = f"{path}.{os.getpid()}.tmp"
-        remove_tree(temporary)
+        parent, name = os.path.split(path)
+        os.makedirs(parent, mode=0o755, exist_ok=True)
+        for left in os.listdir(parent):  # by a process that was killed: this one has the lock
+            if left == name or (left.startswith(name + ".") and left.endswith(".tmp")):
+                remove_tree(os.path.join(parent, left))
+        temporary = unique(path)
         os.mkdir(temporary, 0o755)
+        try:
+            self._fill(temporary, entries)
+            os.rename(temporary, path)
+        except BaseException:
+            remove_tree(temporary)
+            raise
+        os.chmod(path, 0o555)
+        self._seal(key, path, entries)
+
+    def _fill(self, root: str, entries: Sequence[Entry]) -> None:
+        damaged: list[str] = []
         for name, kind, value, _ in entries:
-            target = prepared(temporary, name)
+            target = prepared(root, name)
             if kind == "d":
                 os.makedirs(target, exist_ok=True)
             elif kind == "l":
                 os.symlink(value, target)
+            elif self._is_good(value, kind):
+                link(self.path(value, kind), target, _mode(kind))
             else:
-                self._check(value, kind)
-                link(self.path(value, kind), target, 0o555 if kind == "x" else 0o444)
-        for directory, _, _ in os.walk(temporary, topdown=False):
-            os.chmod(directory, 0o555 if directory != temporary else 0o755)
-        os.rename(temporary, path)
-        os.chmod(path, 0o555)
-        self._seal(key, path, sorted(map(list, entries), key=lambda entry: str(entry[0])))
+                damaged.append(value)
+        if damaged:
+            raise _damaged(damaged)
+        for directory, _, _ in os.walk(root, topdown=False):
+            if directory != root:  # which is renamed yet
+                os.chmod(directory, 0o555)
 
     def _seal(self, key: str, path: str, entries: Sequence[Entry]) -> None:
         record = self.place(key) + ".json"
-        temporary = f"{record}.{os.getpid()}.tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump({"path": path, "entries": entries, "signatures": signatures(path)}, file)
-        os.rename(temporary, record)
+        temporary = unique(record)
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump({"path": path, "entries": entries, "signatures": signatures(path)}, file)
+            os.rename(temporary, record)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
 
-    def _check(self, digest: str, kind: str) -> None:
+    def _is_good(self, digest: str, kind: str) -> bool:
+        """Whether an object is what it is named for, by reading it; one that is not is removed."""
         path = self.path(digest, kind)
         try:
-            if digest_of(path) == digest:
-                return
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                raise
-        with contextlib.suppress(OSError):
+            good = digest_of(path) == digest
+            if good and stat.S_IMODE(os.lstat(path).st_mode) != _mode(kind):
+                os.chmod(path, _mode(kind))
+        except FileNotFoundError:
+            return False
+        if not good:
+            self._discard(path)
+        return good
+
+    def _discard(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        raise Damaged(f"object {digest} was changed on this host")
 
     # ---- copies
 
     def copy_tree(self, entries: Sequence[Entry], destination: str) -> str:
         """Makes a private, writable copy of a tree and returns the digest of what was written.
 
+        Args:
+            destination: there is nothing in it; after an error neither.
+
         Raises:
-            Damaged: an object is not what it is named for; it was removed.
+            Damaged: objects are not what they are named for; they were removed.
         """
         os.makedirs(destination, exist_ok=True)
+        try:
+            self._copy_entries(entries, destination)
+        except BaseException:
+            for name in os.listdir(destination):
+                remove_tree(os.path.join(destination, name))
+            raise
+        return digest_of_entries(entries)
+
+    def _copy_entries(self, entries: Sequence[Entry], destination: str) -> None:
         made = {""}
+        damaged: list[str] = []
         for name, kind, value, _ in entries:
             parent = name.rpartition("/")[0]
             if parent not in made:
@@ -170,11 +248,21 @@ class Objects:
                 os.makedirs(target, exist_ok=True)
             elif kind == "l":
                 os.symlink(value, target)
-            elif copy_file(self.path(value, kind), target, 0o755 if kind == "x" else 0o644) != value:
-                with contextlib.suppress(OSError):
-                    os.unlink(self.path(value, kind))
-                raise Damaged(f"object {value} of {name} was changed on this host")
-        return digest_of_entries(entries)
+            elif self._copy(value, kind, target) != value:
+                self._discard(self.path(value, kind))
+                damaged.append(value)
+        if damaged:
+            raise _damaged(damaged)
+
+    def _copy(self, digest: str, kind: str, target: str) -> str:
+        try:
+            return copy_file(self.path(digest, kind), target, 0o755 if kind == "x" else 0o644)
+        except FileNotFoundError:
+            return ""  # somebody removed it since it was asked for
+
+
+def _mode(kind: str) -> int:
+    return 0o555 if kind == "x" else 0o444
 
 
 def digest_of_entries(entries: Iterable[Entry]) -> str:
@@ -210,7 +298,7 @@ def signatures(root: str) -> dict[str, list[int]]:
         kept = [stat.S_IFMT(status.st_mode), status.st_ino]
         if stat.S_ISREG(status.st_mode):
             kept += [status.st_size, status.st_mtime_ns, status.st_mode & 0o111]
-        elif stat.S_ISDIR(status.st_mode):
+        else:  # of a symlink too: the next one often gets the inode of the last
             kept += [status.st_mtime_ns]
         found[name] = kept
     return found
@@ -253,12 +341,12 @@ def copy_file(source: str, destination: str, mode: int) -> str:
     try:
         writer = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
+            hasher = hashlib.sha256()
             chunk = os.read(reader, _CHUNK)
-            hasher = hashlib.sha256(chunk)
             while chunk:
                 write_all(writer, chunk)
-                chunk = os.read(reader, _CHUNK) if len(chunk) == _CHUNK else b""
                 hasher.update(chunk)
+                chunk = os.read(reader, _CHUNK)
             return hasher.hexdigest()
         finally:
             os.close(writer)
@@ -266,7 +354,13 @@ def copy_file(source: str, destination: str, mode: int) -> str:
         os.close(reader)
 
 
+def unique(path: str) -> str:
+    """Returns a temporary name beside a path that no other process has, on no other host of a shared disk."""
+    return f"{path}.{os.urandom(6).hex()}.tmp"
+
+
 def write_all(descriptor: int, data: bytes) -> None:
+    """Writes all of `data`; write(2) may take less than it is given."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
@@ -304,7 +398,7 @@ def make_writable(root: str) -> None:
     pending = [root]
     while pending:
         directory = pending.pop()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # another user's: then it cannot be removed, and stays
             os.chmod(directory, 0o755)
             with os.scandir(directory) as listing:
                 pending += [item.path for item in listing if item.is_dir(follow_symlinks=False)]

@@ -33,6 +33,8 @@ from repro_est.hostside.objects import remove_tree
 
 KEPT_SECONDS = 14 * 24 * 3600
 _MAKING_SECONDS = 60
+_GOING = ".going-"
+"""Begins the name of a directory that is being removed."""
 LABEL = "repro.token"
 """Label of every container of an attempt."""
 
@@ -105,24 +107,31 @@ def tokens(root: str) -> list[str]:
 def reap(root: str) -> None:
     """Ends what dead daemons left: processes, containers, temporary files; old attempts that nobody collected go."""
     for token in tokens(root):
-        if is_alive(root, token):
-            continue
-        path = directory(root, token)
-        if not os.path.exists(os.path.join(path, "verdict.json")):
-            if time.time() - os.lstat(path).st_mtime < _MAKING_SECONDS and not os.path.exists(
-                os.path.join(path, "alive")
-            ):
-                continue  # it is being made
-            sweep(token, docker=bool((read_json(os.path.join(path, "about.json")) or {}).get("docker")))
-            if not was_begun(root, token):
-                remove(root, token)
-                continue
-            clear(root, token)
-            verdict = {"outcome": "host_lost", "words": "its daemon died, or the host was restarted"}
-            with contextlib.suppress(OSError):
-                write_json(os.path.join(path, "verdict.json"), verdict)
-        elif time.time() - os.stat(os.path.join(path, "verdict.json")).st_mtime > KEPT_SECONDS:
+        with contextlib.suppress(FileNotFoundError):  # somebody removes it at this moment
+            if not is_alive(root, token):
+                _reap_one(root, token)
+    for name in os.listdir(os.path.join(root, "runs")):
+        if name.startswith(_GOING):
+            remove_tree(os.path.join(root, "runs", name))
+
+
+def _reap_one(root: str, token: str) -> None:
+    path = directory(root, token)
+    if os.path.exists(os.path.join(path, "verdict.json")):
+        if time.time() - os.stat(os.path.join(path, "verdict.json")).st_mtime > KEPT_SECONDS:
             remove(root, token)
+        return
+    is_new = time.time() - os.lstat(path).st_mtime < _MAKING_SECONDS
+    if is_new and not os.path.exists(os.path.join(path, "alive")):
+        return  # it is being made
+    sweep(token, docker=bool((read_json(os.path.join(path, "about.json")) or {}).get("docker")))
+    if not was_begun(root, token):
+        remove(root, token)
+        return
+    clear(root, token)
+    verdict = {"outcome": "host_lost", "words": "its daemon died, or the host was restarted"}
+    with contextlib.suppress(OSError):
+        write_json(os.path.join(path, "verdict.json"), verdict)
 
 
 def was_begun(root: str, token: str) -> bool:
@@ -144,8 +153,13 @@ def clear(root: str, token: str) -> None:
 
 
 def remove(root: str, token: str) -> None:
+    """Removes all of an attempt; it is gone for others at once, whole."""
     clear(root, token)
-    remove_tree(directory(root, token))
+    path = directory(root, token)
+    going = os.path.join(root, "runs", _GOING + token)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, going)
+    remove_tree(going)
 
 
 def sweep(token: str, *, docker: bool) -> int:
