@@ -4,7 +4,8 @@
 
 A lock goes with its last descriptor, kill -9 and reboot included, so none can be stale. The directory is sticky and
 world-writable, the files are only ever opened for reading by others (`fs.protected_regular` refuses more), and a lock
-wants no more than that.
+wants no more than that. Claims are made one after the other (`.turn`), so that of two that want more than there is one
+gets it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 
 DIRECTORY = "/tmp/.repro-leases"  # shared by all users on purpose; see above
+_TURN_SECONDS = 5.0
+"""How long to wait for another claim, which takes milliseconds; one that was stopped meanwhile must not stop others."""
 
 
 class Busy(Exception):
@@ -35,6 +39,11 @@ def claim(gpus: Sequence[str], slots: int, total_slots: int, owner: str) -> list
     Raises:
         Busy: some are held by others; nothing is held by this process then.
     """
+    with _turn():
+        return _claim(gpus, slots, total_slots, owner)
+
+
+def _claim(gpus: Sequence[str], slots: int, total_slots: int, owner: str) -> list[int]:
     descriptors: list[int] = []
     holders: dict[str, str] = {}
     for gpu in gpus:
@@ -70,8 +79,10 @@ def holder(name: str) -> str:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         with contextlib.suppress(OSError, ValueError):
-            return str(json.loads(os.read(descriptor, 4096).decode())["owner"])
-        return "somebody"
+            written = json.loads(os.read(descriptor, 4096).decode())
+            if os.path.exists("/proc/{}".format(int(written["pid"]))):
+                return str(written["owner"])
+        return "somebody"  # who may not write into the file of whoever had it before
     finally:
         os.close(descriptor)
     return ""
@@ -83,26 +94,55 @@ def held() -> dict[str, str]:
         names = os.listdir(DIRECTORY)
     except OSError:
         return {}
-    found = ((name, holder(name)) for name in sorted(names))
+    found = ((name, holder(name)) for name in sorted(names) if not name.startswith("."))
     return {name: who for name, who in found if who}
 
 
-def _lock(name: str, owner: str):  # type: ignore[no-untyped-def]
+@contextlib.contextmanager
+def _turn() -> Iterator[None]:
+    descriptor = _opened(".turn")
+    until = time.monotonic() + _TURN_SECONDS
+    try:
+        while not _is_mine(descriptor) and time.monotonic() < until:
+            time.sleep(0.005)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(name: str, owner: str) -> int | None:
+    descriptor = _opened(name)
+    until = time.monotonic() + 1.0
+    while not _is_mine(descriptor):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if time.monotonic() > until:
+                raise BlockingIOError
+        except OSError:
+            os.close(descriptor)
+            return None
+        time.sleep(0.001)  # nobody has it: somebody was only asking (`holder`)
+    # Two users in turn: the one who did not make the file cannot write into it, and is "somebody".
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps({"owner": owner, "pid": os.getpid()}).encode())
+    return descriptor
+
+
+def _is_mine(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _opened(name: str) -> int:
     with contextlib.suppress(OSError):
         os.mkdir(DIRECTORY, 0o777)
         os.chmod(DIRECTORY, 0o1777)
     path = os.path.join(DIRECTORY, name)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)  # another user's file
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    # Two users in turn: the one who did not make the file cannot write into it, and is "somebody".
-    with contextlib.suppress(OSError):
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps({"owner": owner}).encode())
-    return descriptor
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)  # another user's file
