@@ -11,8 +11,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import itertools
 import json
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,11 @@ import repro_est
 from repro_est import hostside
 from repro_est.errors import InfrastructureError
 from repro_est.hosts.host import Channel, Host, HostError, HostLost
-from repro_est.hostside.frames import Decoder, Message, encode
+from repro_est.hostside.frames import Decoder, Message, ProtocolError, encode
 from repro_est.hostside.session import MARKER
 
 _CHUNK = 1 << 18
+_ZEROS = bytes(_CHUNK)
 _NOISE = 1 << 20
 """Bytes that start-up files of a shell may print before our first line."""
 
@@ -40,16 +43,18 @@ while len(program) < header["size"]:
     if not piece:
         sys.exit(3)
     program += piece
+if hashlib.sha256(program).hexdigest() != header["sha256"]:
+    sys.exit("repro: what was sent arrived as something else")
 directory = os.path.join(os.path.expanduser(header["store"]), "programs")
 os.makedirs(directory, 0o700, exist_ok=True)
-path = os.path.join(directory, hashlib.sha256(program).hexdigest() + ".zip")
+path = os.path.join(directory, header["sha256"] + ".zip")
 try:
     with open(path, "rb") as file:
         good = file.read() == program
 except OSError:
     good = False
 if not good:
-    with open("%s.%d" % (path, os.getpid()), "wb") as file:
+    with open("%s.%d.tmp" % (path, os.getpid()), "wb") as file:
         file.write(program)
     os.rename(file.name, path)
 sys.path.insert(0, path)
@@ -62,7 +67,7 @@ class RequestFailed(InfrastructureError):
     """A host could not do what it was asked for.
 
     Args:
-        facts: what it says besides: `full`, `busy`, `damaged`.
+        facts: what it says besides: `full`, `busy`, `damaged` with the `digest`.
     """
 
     def __init__(self, host: str, message: str, facts: Mapping[str, Any]) -> None:
@@ -78,7 +83,7 @@ class Session:
         self.host = host
         self._channel: Channel | None = None
         self._decoder = Decoder()
-        self._ready: list[tuple[Message, bytes]] = []
+        self._ready: deque[tuple[Message, bytes]] = deque()
 
     @property
     def name(self) -> str:
@@ -109,10 +114,10 @@ class Session:
             raise HostError(
                 self.name, f"{python} could not run what repro sent there: {said[-500:] or 'no answer'}"
             ) from None
-        self._channel, self._decoder, self._ready = channel, Decoder(), []
+        self._channel, self._decoder, self._ready = channel, Decoder(), deque()
         rest = seen.partition(MARKER)[2]
         if rest:
-            self._ready += self._decoder.feed(rest)
+            self._ready += self._decoded(rest)
 
     @property
     def channel(self) -> Channel:
@@ -147,13 +152,25 @@ class Session:
         Raises:
             RequestFailed: it could not keep one: a full disk, or other bytes than were announced.
         """
+        try:
+            sent = self._send(contents)
+        except BaseException:  # in the middle of a file: whatever is said now would be taken for its content
+            self.close()
+            raise
+        self._answer()
+        return sent
+
+    def _send(self, contents: Iterable[tuple[str, str, int, Iterable[bytes]]]) -> int:
         sent = 0
         batch: list[bytes] = []
         held = 0
         for digest, kind, size, chunks in contents:
             batch.append(encode({"op": "put", "digest": digest, "kind": kind, "length": size}))
             left = size
-            for chunk in chunks:
+            for chunk in itertools.chain(chunks, itertools.repeat(_ZEROS)):
+                # Zeros: the file shrank while it was read, and the host will see that it is another one.
+                if not left:
+                    break
                 data = chunk[:left]
                 left -= len(data)
                 batch.append(data)
@@ -161,12 +178,9 @@ class Session:
                 if held > _CHUNK:
                     self.channel.send(b"".join(batch))
                     batch, held = [], 0
-            if left:  # the file shrank while it was read; the host will see that it is another one
-                batch.append(b"\0" * left)
             sent += size
         batch.append(encode({"op": "sync"}))
         self.channel.send(b"".join(batch))
-        self._answer()
         return sent
 
     def fetch(
@@ -206,8 +220,29 @@ class Session:
             if not data:
                 said = self.channel.errors().strip()[-500:]
                 raise HostLost(self.name, f"its program ended{': ' + said if said else ''}")
-            self._ready += self._decoder.feed(data)
-        return self._ready.pop(0)
+            self._ready += self._decoded(data)
+        return self._ready.popleft()
+
+    def received(self) -> list[tuple[Message, bytes]]:
+        """Returns the messages that arrived meanwhile, or else waits for the next; none at the end.
+
+        Raises:
+            HostLost: the connection broke.
+        """
+        ready = list(self._ready)
+        self._ready.clear()
+        while not ready:
+            data = self.channel.receive(1 << 18)
+            if not data:
+                break
+            ready = self._decoded(data)
+        return ready
+
+    def _decoded(self, data: bytes) -> list[tuple[Message, bytes]]:
+        try:
+            return list(self._decoder.feed(data))
+        except ProtocolError as error:
+            raise HostLost(self.name, f"what arrives is no message: {error}") from None
 
 
 class Bridge:
@@ -235,14 +270,8 @@ class Bridge:
         Raises:
             HostLost: the connection broke.
         """
-        session = self._session
-        yield from session._ready
-        session._ready = []
-        while True:
-            data = session.channel.receive(1 << 18)
-            if not data:
-                return
-            yield from session._decoder.feed(data)
+        while messages := self._session.received():
+            yield from messages
 
     def close(self) -> None:
         self._session.close()

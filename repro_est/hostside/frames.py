@@ -99,6 +99,6 @@ def payload_size(message: Message) -> int:
         ProtocolError: more than anybody may send at once, or no number.
     """
     size = message.get("size", 0)
-    if not isinstance(size, int) or not 0 <= size <= MAX_PAYLOAD:
+    if type(size) is not int or not 0 <= size <= MAX_PAYLOAD:
         raise ProtocolError(f"a payload of {size!r} bytes")
     return size

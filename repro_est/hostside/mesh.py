@@ -24,6 +24,8 @@ from typing import Any
 
 MAGIC = b"REPRO-MESH-1"
 _MAX_LINE = 8 << 20
+_MAX_HELLO = 256
+"""Bytes that somebody may send who has not shown yet that he belongs here."""
 _CODE = 32
 
 
@@ -112,7 +114,7 @@ class Line:
             raise OSError(errno.ECONNRESET, "the other side hung up")
         self._in += data
         *lines, self._in = self._in.split(b"\n")
-        if len(self._in) > _MAX_LINE:
+        if len(self._in) > (_MAX_LINE if self._greeted else _MAX_HELLO):
             raise Forged("a line without end")
         for line in lines:
             if not self._greeted:

@@ -88,11 +88,12 @@ class Session:
         self.root, self.program = root, program
         self._reader = Source(reader)
         self._writer = writer
-        self._failure: str | None = None
+        self._failure: Failed | None = None  # of the contents since the last `sync`
 
     def serve(self) -> None:
         """Answers until the controller hangs up."""
         runs.reap(self.root)
+        self.objects.tidy()
         self._write(MARKER)
         while True:
             line = self._reader.readline()
@@ -125,9 +126,7 @@ class Session:
         self._write(frames.encode(message, payload))
 
     def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._writer, view) :]
+        write_all(self._writer, data)
 
     # ---- facts
 
@@ -146,8 +145,6 @@ class Session:
         return {"held": held()}
 
     def op_which(self, message: Message) -> Message:
-        import shutil
-
         return {"path": shutil.which(message["name"], path=message["path"])}
 
     def op_execute(self, message: Message) -> Message:
@@ -194,17 +191,17 @@ class Session:
             if self._failure is None:
                 self.objects.put(message["digest"], message["kind"], stream)
         except Damaged as error:
-            self._failure = str(error)
+            self._failure = Failed(str(error), damaged=True, digest=message["digest"])
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            self._failure = f"no space left on the disk of {self.root}" if full else str(error)
+            self._failure = Failed(f"no space left on the disk of {self.root}" if full else str(error), full=full)
         for _ in stream:  # what nobody takes any more
             pass
 
     def op_sync(self, message: Message) -> Message:
         failure, self._failure = self._failure, None
         if failure is not None:
-            raise Failed(failure)
+            raise failure
         return {}
 
     def op_placed(self, message: Message) -> Message:
@@ -233,13 +230,20 @@ class Session:
                 )
             assert process.stdin is not None
             assert process.stdout is not None
-            write_all(process.stdin.fileno(), json.dumps(dict(message, directory=directory)).encode() + b"\n")
-            process.stdin.close()
-            ready = select.select([process.stdout], [], [], _START_SECONDS)[0]
-            line = process.stdout.readline() if ready else b""
-            if not line:
-                raise Failed("the supervisor did not start: {}".format(tail(os.path.join(directory, "node.log"))))
-            answer = frames.parse(line)
+            try:
+                with process.stdin as stdin, process.stdout as stdout:
+                    write_all(stdin.fileno(), json.dumps(dict(message, directory=directory)).encode() + b"\n")
+                    stdin.close()
+                    ready = select.select([stdout], [], [], _START_SECONDS)[0]
+                    line = stdout.readline() if ready else b""
+                if not line:
+                    said = tail(os.path.join(directory, "node.log")) or f"no word within {_START_SECONDS:g} s"
+                    raise Failed(f"the supervisor did not start: {said}")
+                answer = frames.parse(line)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
         except BaseException:
             runs.remove(self.root, message["token"])
             raise
@@ -295,7 +299,7 @@ class Session:
         return {"entries": [_entry(*item) for item in walk(path) if not _is_full_directory(item)]}
 
     def op_fetch(self, message: Message) -> Message:
-        """Sends files of a run, each in pieces, from an offset on; then their digests follow from what was sent."""
+        """Sends files of a run, each in pieces, from an offset on."""
         base = os.path.join(runs.directory(self.root, message["token"]), message["path"])
         for number, (name, offset) in enumerate(message["files"]):
             try:

@@ -7,11 +7,12 @@ result is kept in `hosts/manifests/`.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from repro_est.digest import TreeHash
 from repro_est.errors import VerificationError
@@ -23,6 +24,7 @@ from repro_est.store.store import Store
 from repro_est.store.trees import Entry, Kind, Tree
 
 _CHUNK = 1 << 18
+_T = TypeVar("_T")
 
 HostEntry = list[Any]
 """`[path, kind, sha256 or link target, size]`, as `hostside.objects` has it."""
@@ -74,7 +76,8 @@ def deliver(session: Session, parcel: Parcel, store: Store) -> int:
     """Sends what the host lacks of a tree; returns the bytes that were sent.
 
     Raises:
-        RequestFailed: the host has no room, or something arrived as another thing.
+        RequestFailed: the host has no room.
+        VerificationError: a file here is no more what the tree says.
     """
     replaced = dict(parcel.replaced)
     files = {(entry[2], entry[1]): entry for entry in parcel.entries if entry[1] in "fx"}
@@ -90,7 +93,14 @@ def deliver(session: Session, parcel: Parcel, store: Store) -> int:
             else:
                 yield digest, kind, size, _chunks(sources[path], parcel, store)
 
-    return session.put(contents()) if missing else 0
+    try:
+        return session.put(contents()) if missing else 0
+    except RequestFailed as error:
+        names = [entry[0] for entry in parcel.entries if entry[1] in "fx" and entry[2] == error.facts.get("digest")]
+        if not names:
+            raise
+        where = _path(sources[names[0]], parcel.tree, parcel.root) if parcel.tree and parcel.root else names[0]
+        raise VerificationError(f"{where}: changed since it was hashed") from None
 
 
 def placed(session: Session, key: str, parcel: Parcel, store: Store, *, path: str | None = None) -> str:
@@ -103,29 +113,32 @@ def placed(session: Session, key: str, parcel: Parcel, store: Store, *, path: st
     at = {"path": path} if path else {}
     answer = session.call("placed", key=key, **at)
     if not answer["placed"]:
-        for attempt in (1, 2):
-            deliver(session, parcel, store)
-            try:
-                answer = session.call("place", key=key, entries=list(parcel.entries), **at)
-                break
-            except RequestFailed as error:  # an object that was changed on that host is gone now, and is sent again
-                if attempt == 2 or not error.facts.get("damaged"):
-                    raise
+        answer = _delivered(
+            session, parcel, store, lambda: session.call("place", key=key, entries=list(parcel.entries), **at)
+        )
     found: str = answer["path"]
     return found
 
 
 def copied(session: Session, token: str, parcel: Parcel, store: Store) -> str:
     """Makes the source of a run on a host; returns the digest of what was written there."""
-    for attempt in (1, 2):
-        deliver(session, parcel, store)
-        try:
-            digest: str = session.call("source", token=token, entries=list(parcel.entries))["digest"]
-            return digest
-        except RequestFailed as error:
-            if attempt == 2 or not error.facts.get("damaged"):
-                raise
-    raise AssertionError("unreachable")
+    answer = _delivered(
+        session, parcel, store, lambda: session.call("source", token=token, entries=list(parcel.entries))
+    )
+    digest: str = answer["digest"]
+    return digest
+
+
+def _delivered(session: Session, parcel: Parcel, store: Store, use: Callable[[], _T]) -> _T:
+    """Brings a tree to a host and uses it there; again for what was found changed on that host, and is gone now."""
+    deliver(session, parcel, store)
+    try:
+        return use()
+    except RequestFailed as error:
+        if not error.facts.get("damaged"):
+            raise
+    deliver(session, parcel, store)
+    return use()
 
 
 def keyed(parcel: Parcel, tree: TreeHash | str, *more: str) -> str:
@@ -145,8 +158,6 @@ def _sha256(entry: Entry, tree: Tree, store: Store, root: Path | None) -> str:
     if entry.sha256:
         return str(entry.sha256)
     if root is None:
-        import hashlib
-
         return hashlib.sha256(store.read_blob(entry)).hexdigest()
     content = digest_file(_path(entry, tree, root))
     if content.xxh3 != entry.xxh3:
