@@ -93,8 +93,7 @@ def gather(
     for directory in (source / OUTPUTS, source / LOGS):
         directory.mkdir(parents=True, exist_ok=True)
     problems: list[str] = []
-    outputs: Taken = {}
-    logs: Taken = {}
+    outputs, logs = Taken(), Taken()
     timelines, skews = [], []
     good = follower.verdict is not None and follower.verdict["outcome"] == "completed"
     for number, member in enumerate(handle.members):

@@ -3,22 +3,59 @@
 All ranks of a host share its working directory, as on Azure ML. Node 0's files are at the top; a file that another node
 wrote is at the top too where no node before it has that path, so that shards of all ranks are together; the same
 content at the same path is kept once; another content at the same path is kept as `rank-N/PATH`, N the first rank of
-that node (docs/decisions/0018).
+that node (docs/decisions/0018). A script may write a `rank-N` of its own: then that is `rank-N-2/PATH`, and so on.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from repro_est.files import is_utf8, printable, sha256_file, write_all
+from repro_est.hosts.host import HostError
 from repro_est.hosts.session import Session
 from repro_est.store.guard import writing
 
-Taken = dict[str, tuple[str, str]]
-"""Kind, and SHA-256 or link target, of what is here already, by path."""
+
+@dataclass(slots=True)
+class Taken:
+    """What is here already.
+
+    Args:
+        entries: kind, and SHA-256 or link target, by path.
+        directories: those with something in them.
+    """
+
+    entries: dict[str, tuple[str, str]] = field(default_factory=dict)
+    directories: set[str] = field(default_factory=set)
+
+    def add(self, name: str, kind: str, value: str) -> None:
+        self.entries[name] = (kind, value)
+        self.directories.update(_parents(name))
+
+    def has(self, name: str, kind: str, value: str) -> bool:
+        """Whether the same is there at that path."""
+        return self.entries.get(name) == (kind, value) or (kind == "d" and name in self.directories)
+
+    def is_free(self, name: str) -> bool:
+        """Whether a path can still be made: nothing is there, and nothing but directories on the way to it."""
+        if name in self.entries or name in self.directories:
+            return False
+        return all(self.entries.get(parent, ("d", ""))[0] == "d" for parent in _parents(name))
+
+    def place_for(self, name: str, rank: int) -> str:
+        """Returns where another node's path is kept."""
+        places = itertools.chain([name, f"rank-{rank}/{name}"], (f"rank-{rank}-{n}/{name}" for n in itertools.count(2)))
+        return next(place for place in places if self.is_free(place))
+
+
+def _parents(name: str) -> Iterator[str]:
+    while name := name.rpartition("/")[0]:
+        yield name
 
 
 def gather_tree(session: Session, token: str, path: str, destination: Path, *, rank: int, taken: Taken) -> list[str]:
@@ -30,40 +67,33 @@ def gather_tree(session: Session, token: str, path: str, destination: Path, *, r
         taken: what other nodes brought; added to.
     """
     root = path.rpartition("/")[2]
-    listing = session.call("listing", token=token, path=path, digests=bool(taken))["entries"]
+    listing = session.call("listing", token=token, path=path, digests=bool(taken.entries))["entries"]
     if listing is None:
-        return [] if taken else [f"{root}/: the script removed or replaced the directory"]
+        return [] if taken.entries else [f"{root}/: the script removed or replaced the directory"]
     problems: list[str] = []
     wanted: list[tuple[str, Path]] = []
-    shown_as: dict[str, str] = {}
-    directories = {parent for name in taken for parent in _parents(name)}
+    shown_as: dict[str, tuple[str, str]] = {}
     for name, kind, value, _ in listing:
         if kind == "?" or not is_utf8(name):
             problems.append(f"{root}/{printable(name)}: is no regular file, or its name is not UTF-8")
             continue
-        if taken.get(name) == (kind, value):
+        if not is_below(name):
+            raise HostError(session.name, f"lists {name!r} below {path}")
+        if taken.has(name, kind, value):
             continue
-        shown = name if _is_free(name, taken, directories) else f"rank-{rank}/{name}"
-        shown_as[name] = shown
-        taken[shown] = (kind, value)
-        directories.update(_parents(shown))
+        shown = taken.place_for(name, rank)
+        shown_as[name] = (shown, kind)
+        taken.add(shown, kind, value)
         if _place(kind, value, destination / shown):
             wanted.append((name, destination / shown))
     for name, digest in _fetch(session, token, path, wanted, problems).items():
-        taken[shown_as[name]] = (taken[shown_as[name]][0], digest)
+        taken.add(*shown_as[name], digest)
     return problems
 
 
-def _is_free(name: str, taken: Taken, directories: set[str]) -> bool:
-    """Whether a path is nobody's yet: neither a file, nor a directory of files, nor below a file."""
-    return name not in taken and name not in directories and not any(parent in taken for parent in _parents(name))
-
-
-def _parents(name: str) -> Iterator[str]:
-    at = name.find("/")
-    while at >= 0:
-        yield name[:at]
-        at = name.find("/", at + 1)
+def is_below(name: str) -> bool:
+    """Whether a path that a host names stays below the directory it is of."""
+    return all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 def _place(kind: str, value: str, target: Path) -> bool:
@@ -83,7 +113,7 @@ def _place(kind: str, value: str, target: Path) -> bool:
 def _fetch(
     session: Session, token: str, path: str, wanted: Sequence[tuple[str, Path]], problems: list[str]
 ) -> dict[str, str]:
-    """Fills files that are there empty; returns the SHA-256 of each as it arrived."""
+    """Fills files that are there empty; returns the SHA-256 of each as it arrived, `""` for one that did not."""
     hashers = [hashlib.sha256() for _ in wanted]
     opened: dict[int, int] = {}
 
@@ -101,10 +131,12 @@ def _fetch(
     finally:
         for descriptor in opened.values():
             os.close(descriptor)
+    digests = {name: hasher.hexdigest() for (name, _), hasher in zip(wanted, hashers, strict=True)}
     for number, reason in unreadable:
+        digests[wanted[number][0]] = ""
         problems.append(f"{path.rpartition('/')[2]}/{wanted[number][0]}: {reason}")
         wanted[number][1].unlink()
-    return {name: hasher.hexdigest() for (name, _), hasher in zip(wanted, hashers, strict=True)}
+    return digests
 
 
 def gather_logs(session: Session, token: str, logs: Path, directory_of: Callable[[str], str]) -> str:
