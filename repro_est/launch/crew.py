@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -106,7 +107,12 @@ def muster(specs: Sequence[HostSpec], interface: str | None) -> tuple[list[Mate]
         except InfrastructureError as failure:
             return failure
 
-    answers = at_once(ask, hosts)
+    try:
+        answers = at_once(ask, hosts)
+    except BaseException:
+        for host in hosts:
+            host.close()
+        raise
     for host, answer in zip(hosts, answers, strict=True):
         if isinstance(answer, InfrastructureError):
             host.close()
@@ -124,8 +130,6 @@ def together(errors: Sequence[ReproError]) -> ReproError:
 
 def mate_of(host: Host, interface: str | None) -> Mate:
     """Opens the session of a connected host and asks what it is."""
-    import time
-
     session = Session(host)
     session.open()
     before = time.time()

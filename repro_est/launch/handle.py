@@ -47,7 +47,6 @@ class Handle:
     Args:
         token: what the hosts call it.
         target: as the user named it.
-        known_hosts: the file the hosts' keys are checked against.
         lost_after: seconds after which a silent host is lost.
         members: node 0, the head, first.
         facts: recorded with the attempt.
@@ -118,7 +117,7 @@ def read_handle(attempt: Path) -> Handle | None:
         )
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise VerificationError(f"{path}: does not say where the attempt is: {error!r}") from None
 
 

@@ -13,17 +13,21 @@ from __future__ import annotations
 import errno
 import heapq
 import os
+import re
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from repro_est.files import write_all
 from repro_est.launch.process import OnOutput
 from repro_est.store.layout import DRIVER_LOG
 
 _LONGEST = 1 << 16
 _PATIENCE_SECONDS = 0.2
+_MARK = re.compile(r"(\d{1,10}\.\d{3}) (\d+|launcher) (stdout|stderr) (\d+)", re.ASCII)
 
 
 def directory_of(name: str) -> str:
@@ -55,7 +59,7 @@ class Logs:
     def add(self, name: str, stream: str, offset: int, data: bytes) -> None:
         """Takes bytes of a file; those that are here already are dropped."""
         key = (name, stream)
-        have = self._sizes.get(key, 0)
+        have = self._have(key)
         if offset > have:
             return  # a piece is missing: it is fetched when the run has ended
         fresh = data[have - offset :]
@@ -66,16 +70,23 @@ class Logs:
         self._sizes[key] = have + len(fresh)
         self.show(name, stream, fresh)
 
+    def _have(self, key: tuple[str, str]) -> int:
+        if key not in self._sizes:
+            path = self._path(key)
+            self._sizes[key] = path.stat().st_size if path.exists() else 0
+        return self._sizes[key]
+
+    def _path(self, key: tuple[str, str]) -> Path:
+        return self._root / directory_of(key[0]) / f"{key[1]}.log"
+
     def _keep(self, key: tuple[str, str], data: bytes) -> None:
         """Writes to a file; what a full disk has no room for is fetched when the run has ended."""
         try:
             if key not in self._files:
-                path = self._root / directory_of(key[0]) / f"{key[1]}.log"
+                path = self._path(key)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._files[key] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._files[key], view) :]
+            write_all(self._files[key], data)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -134,8 +145,13 @@ class Prefixed:
 
     def _show(self, name: str, stream: str, lines: Sequence[bytes]) -> None:
         prefix = f"[{name}] ".encode()
-        cut = [line if len(line) <= _LONGEST else line[:_LONGEST] + b" ..." for line in lines]
-        self._on_output(stream, b"".join(prefix + line.rpartition(b"\r")[2] + b"\n" for line in cut))
+        self._on_output(stream, b"".join(prefix + _seen(line) + b"\n" for line in lines))
+
+
+def _seen(line: bytes) -> bytes:
+    """Returns what a terminal would leave of a line: what was written last over it."""
+    line = line.rstrip(b"\r").rpartition(b"\r")[2]
+    return line if len(line) <= _LONGEST else line[:_LONGEST] + b" ..."
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -150,12 +166,8 @@ class Mark:
 
 def parse_timeline(text: str) -> list[Mark]:
     """Reads the `timeline` of a host; lines that were cut short are left out."""
-    marks: list[Mark] = []
-    for line in text.splitlines():
-        words = line.split(" ")
-        if len(words) == 4 and words[3].isdecimal():
-            marks.append(Mark(float(words[0]), words[1], words[2], int(words[3])))
-    return marks
+    found = (_MARK.fullmatch(line) for line in text.splitlines())
+    return [Mark(float(match[1]), match[2], match[3], int(match[4])) for match in found if match]
 
 
 def write_driver_log(root: Path, timelines: Sequence[Sequence[Mark]], skews: Sequence[float]) -> None:
@@ -184,23 +196,28 @@ def _lines(
     if stream == "stderr":
         label += " err"
     path = root / directory_of(name) / f"{stream}.log"
-    if not path.exists():
-        return
-    latest = 0.0
-    with open(path, "rb") as file:
-        at, held = 0, b""
-        for when, end in [*marks, (marks[-1][0], -1)]:
-            latest = max(latest, when)  # a clock that was set back must not undo the order
-            while end < 0 or at < end:
-                chunk = file.read(_LONGEST if end < 0 else min(_LONGEST, end - at))
-                if not chunk:
-                    break
-                at += len(chunk)
-                *lines, held = (held + chunk).split(b"\n")
-                for line in lines:
-                    yield latest, label, line
-                if len(held) > _LONGEST:
-                    yield latest, label, held
-                    held = b""
-        if held:
-            yield latest, label, held
+    latest, at, held = 0.0, 0, b""
+    for when, end in [*marks, (marks[-1][0], sys.maxsize)]:
+        latest = max(latest, when)  # a clock that was set back must not undo the order
+        while chunk := _piece(path, at, min(_LONGEST, end - at)):
+            at += len(chunk)
+            *lines, held = (held + chunk).split(b"\n")
+            for line in lines:
+                yield latest, label, line
+            if len(held) > _LONGEST:
+                yield latest, label, held
+                held = b""
+    if held:
+        yield latest, label, held
+
+
+def _piece(path: Path, at: int, size: int) -> bytes:
+    """Reads a part of a file, which is open only meanwhile: of a thousand ranks they would be too many."""
+    if size <= 0:
+        return b""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(at)
+            return file.read(size)
+    except FileNotFoundError:
+        return b""
