@@ -143,6 +143,9 @@ def _opened(name: str) -> int:
         os.chmod(DIRECTORY, 0o1777)
     path = os.path.join(DIRECTORY, name)
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)  # another user's file
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, 0o644)  # whatever the umask: others must be able to open it
+    return descriptor
