@@ -5,9 +5,10 @@ does not quote values, and sshd refuses most names. Start-up files of a shell (`
 may print; whoever speaks with it waits for a marker line.
 
 Host keys are checked against known_hosts, always. What was measured and is set here: without TCP_NODELAY every message
-waits 44 ms; sshd drops more than ten connections that are being made at once (`MaxStartups`), so such a failure is
-tried again; a peer that is gone is noticed only with keepalive and TCP_USER_TIMEOUT. sshd lets one connection have ten
-programs at a time (`MaxSessions`); the eleventh is an error that says so.
+waits 44 ms; AES-GCM moves twice the bytes that AES-CTR does; sshd drops more than ten connections that are being made at
+once (`MaxStartups`), so such a failure is tried again; a peer that is gone is noticed only with keepalive and
+TCP_USER_TIMEOUT. sshd lets one connection have ten programs at a time (`MaxSessions`); the eleventh is an error that says
+so.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ _SILENT_MS = 15_000
 _KEEPALIVE_SECONDS = 5
 _OPEN_SECONDS = 30.0
 _ERRORS = 64 << 10
+_FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")  # those of OpenSSH
 _CONNECT_FAILED = 2  # RFC 4254, 5.1
 _SSH_PORT = 22
 _SYSTEM_KNOWN_HOSTS = Path("/etc/ssh/ssh_known_hosts")
@@ -365,10 +367,21 @@ def _connection(text: str, config: Config, spec: HostSpec, gateway: Connection |
     from fabric import Connection
 
     seconds = _OPEN_SECONDS
-    options = {"banner_timeout": seconds, "auth_timeout": seconds, "channel_timeout": seconds}
+    options: dict[str, Any] = {"banner_timeout": seconds, "auth_timeout": seconds, "channel_timeout": seconds}
+    options["transport_factory"] = _transport
     return Connection(
         text, config=config, gateway=gateway, connect_timeout=spec.connect_seconds, connect_kwargs=options
     )
+
+
+def _transport(sock: socket.socket, **options: Any) -> paramiko.Transport:
+    """Returns a connection that asks for AES-GCM first: one pass over the bytes in place of two of AES-CTR and HMAC."""
+    import paramiko
+
+    transport = paramiko.Transport(sock, **options)
+    preferred = transport._preferred_ciphers
+    transport._preferred_ciphers = (*(name for name in _FAST_CIPHERS if name in preferred), *preferred)
+    return transport
 
 
 def _jump_of(text: str, config: Config, spec: HostSpec, above: tuple[str, ...]) -> Connection | bool | None:
