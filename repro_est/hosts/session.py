@@ -28,6 +28,8 @@ from repro_est.hostside.session import MARKER
 
 _CHUNK = 1 << 18
 _ZEROS = bytes(_CHUNK)
+_TAKEN = 16 << 20
+"""Bytes read at once: paramiko moves all that it leaves of what waits, for each read."""
 _NOISE = 1 << 20
 """Bytes that start-up files of a shell may print before our first line."""
 
@@ -216,7 +218,7 @@ class Session:
 
     def _next(self) -> tuple[Message, bytes]:
         while not self._ready:
-            data = self.channel.receive(1 << 18)
+            data = self.channel.receive(_TAKEN)
             if not data:
                 said = self.channel.errors().strip()[-500:]
                 raise HostLost(self.name, f"its program ended{': ' + said if said else ''}")
@@ -232,7 +234,7 @@ class Session:
         ready = list(self._ready)
         self._ready.clear()
         while not ready:
-            data = self.channel.receive(1 << 18)
+            data = self.channel.receive(_TAKEN)
             if not data:
                 break
             ready = self._decoded(data)
