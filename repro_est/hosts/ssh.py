@@ -5,10 +5,10 @@ does not quote values, and sshd refuses most names. Start-up files of a shell (`
 may print; whoever speaks with it waits for a marker line.
 
 Host keys are checked against known_hosts, always. What was measured and is set here: without TCP_NODELAY every message
-waits 44 ms; AES-GCM moves twice the bytes that AES-CTR does; sshd drops more than ten connections that are being made at
-once (`MaxStartups`), so such a failure is tried again; a peer that is gone is noticed only with keepalive and
-TCP_USER_TIMEOUT. sshd lets one connection have ten programs at a time (`MaxSessions`); the eleventh is an error that says
-so.
+waits 44 ms; AES-GCM moves twice the bytes that AES-CTR does; sshd drops more than ten connections that are being made
+at once (`MaxStartups`), so such a failure is tried again; a peer that is gone is noticed only with keepalive and
+TCP_USER_TIMEOUT. sshd lets one connection have ten programs at a time (`MaxSessions`); the eleventh is an error that
+says so.
 """
 
 from __future__ import annotations
