@@ -27,6 +27,7 @@ from tests.lab.base import build as build_base
 from tests.lab.channel import build as build_channel
 from tests.lab.conda_package import Channel
 from tests.lab.hosts import Cluster, LabError, reserved_subnet, unable
+from tests.lab.slurm import Slurm
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -309,3 +310,16 @@ def lab(workshop: Workshop, hosts: Cluster) -> Cluster:
     with open(workshop.root / "repro.toml", "a") as file:
         file.write('[hosts]\ninventory = "inventory.toml"\n')
     return hosts
+
+
+@pytest.fixture
+def slurm(hosts: Cluster) -> Iterator[Slurm]:
+    """A Slurm on the hosts, for this test; `slurm.target()` is what an inventory says of it."""
+    slurm = Slurm(hosts)
+    try:
+        slurm.up()
+    except LabError as error:
+        slurm.down()
+        missing(f"Slurm did not come up: {error}")
+    yield slurm
+    slurm.down()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ from docker import DockerClient
 
 from tests.conftest import Workshop, missing
 from tests.lab import docker_image
-from tests.lab.hosts import Cluster, LabError, reserved_subnet
+from tests.lab.hosts import Cluster, LabError, reserved_subnet, wait
+from tests.lab.slurm import Slurm
 
 # Says in one word how a host's sshd looks from another host.
 KNOCK = """
@@ -197,6 +199,52 @@ def test_the_inventory_names_the_hosts_and_their_keys(lab: Cluster, workshop: Wo
     assert content["targets"]["lab"]["hosts"] == ["h1", "h2", "h3"]
     assert content["hosts"]["h2"] == {"address": lab.address("h2"), "user": "root", "key": str(lab.key)}
     assert tomllib.loads((workshop.root / "repro.toml").read_text()) == {"hosts": {"inventory": "inventory.toml"}}
+
+
+def test_the_stand_in_for_nvidia_smi_answers_as_the_real_one(hosts: Cluster) -> None:
+    query = "index,uuid,name,memory.total,driver_version,mig.mode.current,compute_cap"
+    words = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+    hosts.give_gpus("h1", 2, name="NVIDIA A100-SXM4-40GB", memory=40960, mig=2)
+    hosts.give_gpus("h2", 1)
+    first, second = (line.split(", ") for line in hosts.run("h1", words).stdout.splitlines())
+    assert [first[0], *first[2:]] == ["0", "NVIDIA A100-SXM4-40GB", "40960", "550.54.15", "Enabled", "9.0"]
+    assert second[0] == "1"
+    other = hosts.run("h2", words).stdout.split(", ")
+    assert other[5] == "Disabled"
+    assert len({first[1], second[1], other[1]}) == 3
+    listing = hosts.run("h1", ["nvidia-smi", "-L"]).stdout.splitlines()
+    devices = ["  MIG 1g.10gb     Device  0", "  MIG 1g.10gb     Device  1"]
+    assert [line.partition(":")[0] for line in listing] == ["GPU 0", *devices, "GPU 1", *devices]
+    assert f"(UUID: {first[1]})" in listing[0]
+    hosts.give_gpus("h1", 0)
+    assert hosts.run("h1", words, check=False).returncode == 6
+    hosts.reset()
+    assert hosts.run("h1", ["sh", "-c", "command -v nvidia-smi"], check=False).returncode == 127
+    assert not Path("/usr/local/bin/nvidia-smi").is_symlink()
+
+
+def test_slurm_runs_a_job_on_all_hosts_and_cancels_one(slurm: Slurm) -> None:
+    assert slurm.run(["sinfo", "-h", "-o", "%P %D %t"]).stdout == "p* 3 idle\n"
+    step = ["srun", "-N3", "--ntasks-per-node=2", "--gres=gpu:2", "sh", "-c"]
+    lines = slurm.run([*step, "echo $(hostname) $SLURM_PROCID $CUDA_VISIBLE_DEVICES"], user="alice").stdout.splitlines()
+    assert sorted(lines) == [f"h{1 + rank // 2} {rank} 0,1" for rank in range(6)]
+
+    script = b"#!/bin/sh\nsrun sleep 1000\n"
+    job = slurm.run(["sbatch", "--parsable", "-N3", "--output=/dev/null"], data=script).stdout.strip()
+    wait(lambda: "sleep 1000" in str(slurm.cluster.processes("h3")), 10, lambda: slurm.run(["squeue"]).stdout)
+    slurm.run(["scancel", job])
+    wait(lambda: "sleep 1000" not in str(slurm.cluster.processes("h3")), 10, lambda: "the job is not cancelled")
+
+
+def test_slurm_answers_on_the_machine_as_well(slurm: Slurm, tmp_path: Path) -> None:
+    environment = {**os.environ, **slurm.environment()}
+    words = ["sbatch", "--parsable", "-N2", "--output=/root/out", "--wrap", "srun hostname; echo end"]
+    done = subprocess.run(words, env=environment, cwd="/", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    output = slurm.cluster.path("h1", "/root/out")
+    wait(lambda: output.exists() and "end" in output.read_text(), 20, lambda: slurm.run(["squeue"]).stdout)
+    assert sorted(output.read_text().split()) == ["end", "h1", "h2"]
+    slurm.cluster.wipe("h1")
 
 
 def test_a_second_cluster_comes_and_goes_without_a_trace(hosts: Cluster, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ _SHARED = ("bin", "etc", "lib", "lib32", "lib64", "libx32", "opt", "sbin", "usr"
 _EMPTY = ("boot", "dev", "home", "media", "mnt", "proc", "root", "run", "srv", "sys", "tmp")
 _HIDDEN = ("var/tmp", "var/lib/docker", "etc/ssh", "etc/docker", "etc/slurm")
 _PROGRAMS = ("ip", "nsenter", "unshare", "pivot_root", "sshd", "ssh-keygen", "iptables", "tc")
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ALICE = 2001
 _DAEMONS = re.compile(r"(sshd:?|dockerd|containerd(-shim.*)?|slurmctld|slurmd|slurmscriptd|munged)$")
 
@@ -139,11 +139,15 @@ class Cluster:
         for host in self.hosts:
             if not self.is_up(host):
                 self.start(host)
-            elif host in self.dockers and not self._docker_answers(host):
-                self._start_docker(host)
+            self._end_processes(host)
+            if host in self.dockers:
+                if not self._docker_answers(host):
+                    self._start_docker(host)
+                if left := self.run(host, ["docker", "ps", "-aq"]).stdout.split():
+                    self.run(host, ["docker", "rm", "-f", *left])
+            for path in (*self.path(host, "/tmp").iterdir(), *self.path(host, "/dev/shm").iterdir()):
+                _remove(path)
         self._excused = []
-        for host in self.hosts:
-            self._clean(host)
 
     # --- one host
 
@@ -162,11 +166,9 @@ class Cluster:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
-                    env={"PATH": _PATH},
+                    env={"PATH": PATH},
                 )
-            _wait(
-                lambda: self._greets(host), 30, lambda: f"{host} did not boot: {(directory / 'boot.log').read_text()}"
-            )
+            wait(lambda: self._greets(host), 30, lambda: f"{host} did not boot: {(directory / 'boot.log').read_text()}")
         if host in self.dockers and not self._docker_answers(host):
             self._start_docker(host)
 
@@ -208,7 +210,7 @@ class Cluster:
         login = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"] if user != "root" else []
         home = "/root" if user == "root" else f"/home/{user}"
         done = subprocess.run(
-            [*self._enter(host), "env", "-i", f"PATH={_PATH}", f"HOME={home}", f"USER={user}", *login, *words],
+            [*self._enter(host), "env", "-i", f"PATH={PATH}", f"HOME={home}", f"USER={user}", *login, *words],
             input=data.decode(),
             capture_output=True,
             text=True,
@@ -287,7 +289,7 @@ class Cluster:
     def stop_docker(self, host: str) -> None:
         """Kills a host's dockerd and containerd outright; containers stay, with nobody to look after them."""
         self.run(host, ["pkill", "-KILL", "-x", "dockerd|containerd"], check=False)
-        _wait(lambda: not self._docker_answers(host), 5, lambda: f"the dockerd of {host} does not die")
+        wait(lambda: not self._docker_answers(host), 5, lambda: f"the dockerd of {host} does not die")
 
     def may_leave(self, host: str, text: str) -> None:
         """Excuses the running test from clearing away what has `text` in its description; see `leftovers`."""
@@ -344,12 +346,11 @@ class Cluster:
         """Where the machine reaches the dockerd of a host."""
         return f"unix://{self.path(host, '/run/docker.sock')}"
 
-    def give_gpus(
-        self, host: str, count: int, *, name: str = "Stand-in GPU", memory: int = 81559, mig: int = 0
-    ) -> None:
-        """Installs the stand-in for nvidia-smi on a host; with `mig`, each GPU is cut into so many devices."""
-        table = f"gpus = {count}\nname = {name}\nmemory = {memory}\nmig = {mig}\nhost = {host}\n"
-        self.path(host, "/etc/stand-in-nvidia-smi").write_text(table)
+    def give_gpus(self, host: str, count: int = 4, **settings: str | int) -> None:
+        """Installs the stand-in for nvidia-smi on a host; its first lines say what can be set, such as `mig=2`."""
+        lines = {"gpus": count, "host": host, **settings}
+        text = "".join(f"{key} = {value}\n" for key, value in lines.items())
+        self.path(host, "/etc/stand-in-nvidia-smi").write_text(text)
         program = self.path(host, "/usr/local/bin/nvidia-smi")
         program.write_bytes(STAND_IN.read_bytes())
         program.chmod(0o755)
@@ -399,7 +400,7 @@ class Cluster:
         if upper.exists():
             return
         (directory / "work").mkdir(parents=True)
-        if docker and shutil.which("dockerd", path=_PATH):
+        if docker and shutil.which("dockerd", path=PATH):
             (directory / "docker").mkdir()
         for name in (*_EMPTY, *_HIDDEN):
             place = upper / name
@@ -468,7 +469,7 @@ class Cluster:
         )
         self.run(host, ["sh", "-c", f"({command} </dev/null >/var/log/dockerd.log 2>&1 &)"])
         log = self.path(host, "/var/log/dockerd.log")
-        _wait(lambda: self._docker_answers(host), 30, lambda: f"the dockerd of {host} did not start: {log.read_text()}")
+        wait(lambda: self._docker_answers(host), 30, lambda: f"the dockerd of {host} did not start: {log.read_text()}")
 
     def _docker_answers(self, host: str) -> bool:
         try:
@@ -489,7 +490,7 @@ class Cluster:
         self.run(host, ["pkill", "-HUP", "-o", "-x", "sshd"])
         wanted = " ".join(_public(key).split()[:2])
         scan = ["ssh-keyscan", "-T", "2", "-t", "ed25519", self.address(host)]
-        _wait(
+        wait(
             lambda: wanted in subprocess.run(scan, capture_output=True, text=True).stdout,
             10,
             lambda: f"sshd of {host} does not show its new key",
@@ -505,7 +506,7 @@ class Cluster:
         match kind:
             case "cut":
                 self._ip(self._switch, f"link set {_port(host)} up")
-                _wait(lambda: self._greets(host), 10, lambda: f"{host} is not back")
+                wait(lambda: self._greets(host), 10, lambda: f"{host} is not back")
             case "partition":
                 for here, there in ((host, others[0]), (others[0], host)):
                     if self.is_up(here):
@@ -522,15 +523,13 @@ class Cluster:
         name = f"--net=/run/netns/{self._namespace(host)}"
         _call("nsenter", name, "iptables", "-w", verb, "INPUT", "-s", self.address(other), "-j", "DROP")
 
-    def _clean(self, host: str) -> None:
+    def _end_processes(self, host: str) -> None:
+        shims = host in self.dockers and not self._docker_answers(host)
         for pid, command in self.processes(host):
             session = command.startswith("sshd:") and "[listener]" not in command
-            if pid != 1 and (session or not _DAEMONS.match(_program(command))):
+            orphan = shims and "containerd-shim" in command
+            if pid != 1 and (session or orphan or not _DAEMONS.match(_program(command))):
                 self.run(host, ["kill", "-KILL", str(pid)], check=False)
-        for path in (*self.path(host, "/tmp").iterdir(), *self.path(host, "/dev/shm").iterdir()):
-            _remove(path)
-        if host in self.dockers and (left := self.run(host, ["docker", "ps", "-aq"]).stdout.split()):
-            self.run(host, ["docker", "rm", "-f", *left])
 
     # --- looking
 
@@ -571,7 +570,7 @@ class Cluster:
                     os.kill(int(pid), signal.SIGKILL)
             return not pids
 
-        _wait(kill, 20, lambda: f"processes of {namespace} do not die")
+        wait(kill, 20, lambda: f"processes of {namespace} do not die")
 
     def _remove_cgroups(self, host: str) -> None:
         for top in (
@@ -589,7 +588,7 @@ class Cluster:
             input="\n".join(lines),
             capture_output=True,
             text=True,
-            env={"PATH": _PATH},
+            env={"PATH": PATH},
         )
         if check and done.returncode != 0:
             raise LabError(f"ip -n {namespace}: {'; '.join(lines)}: {done.stderr}")
@@ -601,7 +600,7 @@ def unable() -> str | None:
         return "the hosts of the lab are made of Linux namespaces"
     if os.geteuid() != 0:
         return "the hosts of the lab need root, to make namespaces"
-    lacking = [program for program in _PROGRAMS if not shutil.which(program, path=_PATH)]
+    lacking = [program for program in _PROGRAMS if not shutil.which(program, path=PATH)]
     return f"the hosts of the lab need {', '.join(lacking)} (`make lab-up` installs them)" if lacking else None
 
 
@@ -685,14 +684,14 @@ def _remove(path: Path) -> None:
 
 def _call(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        words, capture_output=True, text=True, stdin=subprocess.DEVNULL, env={**os.environ, "PATH": _PATH}
+        words, capture_output=True, text=True, stdin=subprocess.DEVNULL, env={**os.environ, "PATH": PATH}
     )
     if check and done.returncode != 0:
         raise LabError(f"{' '.join(words)} gave {done.returncode}: {done.stderr}{done.stdout}")
     return done
 
 
-def _wait(done: Callable[[], Any], seconds: float, otherwise: Callable[[], str]) -> None:
+def wait(done: Callable[[], Any], seconds: float, otherwise: Callable[[], str]) -> None:
     until = time.monotonic() + seconds
     while not done():
         if time.monotonic() > until:
