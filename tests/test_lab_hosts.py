@@ -107,6 +107,30 @@ def test_a_partition_parts_two_hosts_and_nobody_else(hosts: Cluster) -> None:
     assert hears(hosts, "h1", "h2")
 
 
+def test_a_slow_host_is_far_away_and_on_a_narrow_link(hosts: Cluster) -> None:
+    def seconds(size: int) -> float:
+        began = time.monotonic()
+        done = ssh(hosts, "h2", f"head -c {size} /dev/zero | tr '\\0' x")
+        assert len(done.stdout) == size, done.stderr
+        return time.monotonic() - began
+
+    near = seconds(1000)
+    hosts.slow("h2", delay_ms=50)
+    assert near + 0.5 < seconds(1000)
+    assert hears(hosts, "h1", "h2")
+    hosts.slow("h2", delay_ms=5, rate="8mbit")
+    assert seconds(2_000_000) > 1.5
+    hosts.slow("h2", rate="8mbit")
+    assert seconds(2_000_000) > 1.5
+    hosts.kill("h2")
+    hosts.start("h2")
+    assert seconds(2_000_000) < 1.5
+    hosts.slow("h2", loss=100)
+    assert not hears(hosts, "h1", "h2")
+    hosts.heal("h2")
+    assert seconds(2_000_000) < 1.5
+
+
 def test_a_power_cut_leaves_the_disk_and_nothing_else(hosts: Cluster) -> None:
     boot_id = "/proc/sys/kernel/random/boot_id"
     first = hosts.path("h2", boot_id).read_text()

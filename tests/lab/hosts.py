@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 INIT = Path(__file__).with_name("init.py")
+WIRE = ("/usr/bin/python3", "-IS", str(Path(__file__).with_name("wire.py")))
 STAND_IN = Path(__file__).with_name("stand-in-nvidia-smi")
 _LOCKS = Path("/run/repro-lab")
 _SHARED = ("bin", "etc", "lib", "lib32", "lib64", "libx32", "opt", "sbin", "usr", "var")
@@ -64,6 +65,7 @@ class Cluster:
         self._tag = "-".join(subnet.split(".")[1:])
         self._switch = f"repro-lab-{self._tag}"
         self._faults: set[tuple[str, ...]] = set()
+        self._wires: dict[str, subprocess.Popen[bytes]] = {}
         self._disks: list[tuple[str, str]] = []
         self._excused: list[tuple[str, str]] = []
         if self.root.is_dir():
@@ -117,6 +119,8 @@ class Cluster:
             for namespace in self._namespaces():
                 self._empty(namespace)
                 _call("ip", "netns", "delete", namespace)
+            for wire in self._wires.values():
+                wire.wait()
             if (Path("/sys/class/net") / self._switch).exists():
                 _call("ip", "link", "delete", self._switch)
             for host in self.hosts:
@@ -161,7 +165,7 @@ class Cluster:
             boot = ["/usr/bin/python3", "-IS", str(INIT), host, str(directory), *_interpreter()]
             with open(directory / "boot.log", "wb") as log:
                 subprocess.Popen(
-                    ["nsenter", f"--net=/run/netns/{self._namespace(host)}", *unshare, *boot],
+                    [*_in(self._namespace(host)), *unshare, *boot],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -176,6 +180,7 @@ class Cluster:
         """Cuts the power: the link goes first, so that no peer hears of it."""
         self._ip(self._switch, f"link set {_port(host)} down")
         self._empty(self._namespace(host))
+        self._remove_wire(host)
         _call("ip", "netns", "delete", self._namespace(host))
         self._ip(self._switch, f"link delete {_port(host)}", check=False)
         self._remove_cgroups(host)
@@ -258,19 +263,32 @@ class Cluster:
             self._iptables(here, "-A", there)
         self._faults.add(("partition", one, other))
 
-    def slow(self, host: str, *, delay_ms: int = 0, rate: str = "", loss: str = "") -> None:
-        """Delays and narrows a host's link both ways: `rate` as tc writes it, "10mbit"; `loss` is "5%"."""
-        words = ["limit", "100000"]
-        words += ["delay", f"{delay_ms}ms"] if delay_ms else []
-        words += ["rate", rate] if rate else []
-        words += ["loss", loss] if loss else []
-        for namespace, interface in ((self._switch, _port(host)), (self._namespace(host), "eth0")):
-            done = _call(
-                "tc", "-n", namespace, "qdisc", "replace", "dev", interface, "root", "netem", *words, check=False
-            )
-            if done.returncode != 0:
-                raise LabError(f"this kernel cannot slow a link: {done.stderr}")
+    def slow(self, host: str, *, delay_ms: float = 0, rate: str = "", loss: float = 0) -> None:
+        """Makes a host's link long, narrow and lossy, both ways.
+
+        Args:
+            delay_ms: milliseconds that a frame takes, each way
+            rate: as tc writes it, `"10mbit"`; at most some 100 Mbit/s
+            loss: percent of the frames that never arrive
+        """
+        self._mend(("slow", host))
         self._faults.add(("slow", host))
+        ends = ((self._switch, _port(host)), (self._namespace(host), "eth0"))
+        if rate:
+            for namespace, interface in ends:
+                shape = ["tbf", "rate", rate, "burst", "64kb", "latency", "400ms"]
+                _call("tc", "-n", namespace, "qdisc", "replace", "dev", interface, "root", "handle", "1:", *shape)
+        if not (delay_ms or loss):
+            return
+        place = ["parent", "1:1"] if rate else ["root"]
+        netem = ["netem", "limit", "100000", "delay", f"{delay_ms}ms", "loss", f"{loss}%"]
+        for namespace, interface in ends:
+            if (
+                _call("tc", "-n", namespace, "qdisc", "add", "dev", interface, *place, *netem, check=False).returncode
+                != 0
+            ):
+                self._lay_wire(host, delay_ms, loss)  # this kernel has no netem
+                return
 
     def change_host_key(self, host: str) -> None:
         """Gives a host another key than the one in `known_hosts`."""
@@ -512,16 +530,41 @@ class Cluster:
                     if self.is_up(here):
                         self._iptables(here, "-D", there)
             case "slow":
-                _call("tc", "-n", self._switch, "qdisc", "delete", "dev", _port(host), "root")
-                _call("tc", "-n", self._namespace(host), "qdisc", "delete", "dev", "eth0", "root")
+                self._remove_wire(host)
+                for namespace, interface in ((self._switch, _port(host)), (self._namespace(host), "eth0")):
+                    _call("tc", "-n", namespace, "qdisc", "delete", "dev", interface, "root", check=False)
             case "key":
                 self._install_host_key(host, self.root / host / "host_key")
             case "gpus":
                 self.path(host, "/usr/local/bin/nvidia-smi").unlink(missing_ok=True)
 
+    def _lay_wire(self, host: str, delay_ms: float, loss: float) -> None:
+        number = _number(host)
+        self._ip(
+            self._switch,
+            f"link add w{number} type veth peer name x{number}",
+            f"link set {_port(host)} nomaster",
+            f"link set w{number} master br0",
+            f"link set w{number} up",
+            f"link set x{number} up",
+        )
+        for namespace, interface in ((self._switch, f"w{number}"), (self._namespace(host), "eth0")):
+            _call(*_in(namespace), *WIRE, "offload", interface, "0")
+        words = [*_in(self._switch), *WIRE, _port(host), f"x{number}", str(delay_ms), str(loss)]
+        self._wires[host] = subprocess.Popen(words, stdin=subprocess.DEVNULL, env={"PATH": PATH})
+
+    def _remove_wire(self, host: str) -> None:
+        wire = self._wires.pop(host, None)
+        if wire is not None:
+            wire.kill()
+            wire.wait()
+            self._ip(self._switch, f"link delete w{_number(host)}")
+            if self.is_up(host):
+                _call(*_in(self._namespace(host)), *WIRE, "offload", "eth0", "1")
+                self._ip(self._switch, f"link set {_port(host)} master br0")
+
     def _iptables(self, host: str, verb: str, other: str) -> None:
-        name = f"--net=/run/netns/{self._namespace(host)}"
-        _call("nsenter", name, "iptables", "-w", verb, "INPUT", "-s", self.address(other), "-j", "DROP")
+        _call(*_in(self._namespace(host)), "iptables", "-w", verb, "INPUT", "-s", self.address(other), "-j", "DROP")
 
     def _end_processes(self, host: str) -> None:
         shims = host in self.dockers and not self._docker_answers(host)
@@ -652,6 +695,10 @@ def _held(directory: Path) -> Iterator[Path]:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     yield path
+
+
+def _in(namespace: str) -> list[str]:
+    return ["nsenter", f"--net=/run/netns/{namespace}"]
 
 
 def _program(command: str) -> str:
