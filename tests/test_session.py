@@ -153,7 +153,7 @@ def test_a_session_that_ended_is_told(session: Session) -> None:
 
 def test_what_is_no_message_ends_the_session(host: Callable[..., LocalHost], tmp_path: Path) -> None:
     session = Session(host(script(tmp_path, 'echo REPRO-SESSION-1; echo "Segmentation fault"; cat >/dev/null')))
-    with pytest.raises(HostLost, match="no message.*Segmentation"):
+    with pytest.raises(HostLost, match=r"no message.*Segmentation"):
         session.call("hello")
     session.close()
 
@@ -213,7 +213,7 @@ def test_a_full_disk_is_told_with_the_way_out(
 
 def test_a_daemon_that_does_not_start_is_ended_and_forgotten(session: Session, tmp_path: Path) -> None:
     token = "unit" + os.urandom(6).hex()
-    with pytest.raises(RequestFailed, match="the supervisor did not start.*KeyError"):
+    with pytest.raises(RequestFailed, match=r"the supervisor did not start.*KeyError"):
         session.call("start", token=token, about={})
     assert session.call("status", token=token)["known"] is False
     assert not os.path.lexists(runs.link(token))

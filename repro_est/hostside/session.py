@@ -25,7 +25,6 @@ from repro_est.hostside import frames, runs
 from repro_est.hostside.frames import Message
 from repro_est.hostside.objects import (
     Damaged,
-    Missing,
     Objects,
     copy_file,
     described,
@@ -112,8 +111,6 @@ class Session:
                 self._answer(dict(error.facts, error=str(error)))
             except Damaged as error:
                 self._answer({"error": str(error), "damaged": True})
-            except Missing as error:
-                self._answer({"error": str(error), "missing": True})
             except OSError as error:
                 full = error.errno in (errno.ENOSPC, errno.EDQUOT)
                 self._answer({"error": f"{error.filename or self.root}: {error.strerror}", "full": full})
