@@ -229,7 +229,7 @@ def test_a_host_that_is_gone_is_the_cause_before_the_ranks_it_took_with_it(run: 
     run.clock.now += 2
     verdict = run.verdict()
     assert (verdict["outcome"], verdict["host"], verdict["words"]) == ("host_lost", "h2", "h2 did not answer for 10 s")
-    assert verdict["consequences"] == ["rank 0 on h1 exit code 3"]
+    assert verdict["consequences"] == ["rank 0 on h1: exit code 3"]
 
 
 def test_a_host_that_is_silent_is_lost_and_one_that_speaks_is_not(run: Run) -> None:
@@ -285,7 +285,7 @@ def test_a_script_that_could_not_be_started_is_told_as_that(run: Run) -> None:
     run.start()
     run.end(2, {"exit_code": None, "message": "train.py: no such file", "at": 0.0})
     verdict = run.settle()
-    assert (verdict["outcome"], verdict["words"]) == ("not_started", "rank 2 on h2 train.py: no such file")
+    assert (verdict["outcome"], verdict["words"]) == ("not_started", "rank 2 on h2: train.py: no such file")
 
 
 def test_a_rank_in_the_wrong_place_ends_the_run(run: Run) -> None:

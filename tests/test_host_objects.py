@@ -358,6 +358,7 @@ def test_an_attempt_without_a_daemon_is_lost_and_kept_for_its_controller(here: O
     runs.reap(here.root)
     assert runs.status(here.root, token)["verdict"] is None  # it is just being made
     (path / "alive").touch()
+    (path / "ranks/0").mkdir()  # it was told what to execute
     child = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(60)"], env={**os.environ, "REPRO_TOKEN": token}
     )

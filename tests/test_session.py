@@ -213,7 +213,7 @@ def test_a_full_disk_is_told_with_the_way_out(
 
 def test_a_daemon_that_does_not_start_is_ended_and_forgotten(session: Session, tmp_path: Path) -> None:
     token = "unit" + os.urandom(6).hex()
-    with pytest.raises(RequestFailed, match=r"the supervisor did not start.*KeyError"):
+    with pytest.raises(RequestFailed, match=r"(?s)the supervisor did not start.*KeyError"):
         session.call("start", token=token, about={})
     assert session.call("status", token=token)["known"] is False
     assert not os.path.lexists(runs.link(token))
