@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from repro_est.launch.follow import Follower
-from tests.conftest import Workshop
+from tests.conftest import Workshop, missing
 from tests.gang import COUNTS, DAEMONISES, LOST_AFTER, TALKS, Stage
+from tests.lab.conda_package import Channel
 from tests.lab.hosts import Cluster
 
 
@@ -255,6 +257,43 @@ def test_with_no_host_in_reach_the_client_leaves_and_attach_has_the_result(
     attached = stage.repro("attach", "@").ends()
     assert attached.code == 0, attached.err
     assert [stage.logs(rank) for rank in range(3)] == [f"ready {rank}\ndone {rank}\n" for rank in range(3)]
+
+
+# ---- containers
+
+
+@pytest.mark.xdist_group("docker")
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        ("container", 1, "rank 0 on h3: vanished"),
+        ("dockerd", 5, "what starts the ranks failed: ranks on h3 ended with 125"),
+        ("daemons", 5, "a host was lost: h3: its daemon died"),
+    ],
+)
+def test_what_dies_under_ranks_in_a_container_is_named_and_no_container_is_left(
+    stage: Stage, channel: Channel, base_tar: Path, fault: str, code: int, words: str
+) -> None:
+    if not stage.hosts.dockers:
+        missing("no host of the lab has Docker")
+    with open(stage.workshop.root / "repro.toml", "a") as file:
+        file.write(f'[images]\nbase = "{base_tar}"\n')
+    environment = f'[environment]\nchannels = ["{channel.root}"]\n'
+    recipe = stage.recipe(nodes=1, each=2, estimator='conda_packages = ["python"]\n', more=environment)
+    client = stage.repro("run", recipe, "-t", "docker-lab")
+    client.waits_for("[0] ready", "[1] ready", seconds=60)
+    match fault:
+        case "container":
+            stage.hosts.run("h3", ["sh", "-c", "docker kill $(docker ps -q)"])
+        case "dockerd":
+            stage.hosts.stop_docker("h3")
+        case "daemons":
+            stage.signal("h3", *stage.daemon("h3"))
+    done = client.ends()
+    assert done.code == code
+    assert words in done.err
+    assert "part-0" in stage.kept()
+    stage.hosts.start("h3")
 
 
 def assert_counted(stage: Stage, shown: str) -> None:
