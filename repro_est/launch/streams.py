@@ -28,6 +28,8 @@ from repro_est.store.layout import DRIVER_LOG
 _LONGEST = 1 << 16
 _PATIENCE_SECONDS = 0.2
 _MARK = re.compile(r"(\d{1,10}\.\d{3}) (\d+|launcher) (stdout|stderr) (\d+)", re.ASCII)
+_MOST_OPEN = 256
+"""Files of logs open at a time: a process may have 1,024, and a run thousands of ranks."""
 
 
 def directory_of(name: str) -> str:
@@ -85,6 +87,8 @@ class Logs:
             if key not in self._files:
                 path = self._path(key)
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if len(self._files) >= _MOST_OPEN:
+                    os.close(self._files.pop(next(iter(self._files))))
                 self._files[key] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             write_all(self._files[key], data)
         except OSError as error:
