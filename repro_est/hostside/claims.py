@@ -5,7 +5,8 @@
 A lock goes with its last descriptor, kill -9 and reboot included, so none can be stale. The directory is sticky and
 world-writable, the files are only ever opened for reading by others (`fs.protected_regular` refuses more), and a lock
 wants no more than that. Claims are made one after the other (`.turn`), so that of two that want more than there is one
-gets it.
+gets it. Whoever holds a lease also holds a shared lock on the directory, for which systemd-tmpfiles leaves alone what
+looks old in it (tmpfiles.d(5)): a file that is made anew would be another lock.
 """
 
 from __future__ import annotations
@@ -67,6 +68,14 @@ def _claim(gpus: Sequence[str], slots: int, total_slots: int, owner: str) -> lis
     for descriptor in descriptors:
         os.close(descriptor)
     raise Busy(holders)
+
+
+def kept_directory() -> int:
+    """Returns a descriptor that keeps the files of leases from being tidied away."""
+    descriptor = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return descriptor
 
 
 def holder(name: str) -> str:

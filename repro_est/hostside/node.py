@@ -37,6 +37,7 @@ _PDEATHSIG, _SUBREAPER = 1, 36  # linux/prctl.h
 _TICK = 0.03
 _PING_SECONDS = 1.0
 _DIAL_SECONDS = 0.3
+_LINK_SECONDS = 60.0
 _PREPARED_SECONDS = 20.0
 """How long a daemon waits, before anything was started, for a word of a controller, which has one every second."""
 
@@ -90,7 +91,7 @@ class Node:
         self._rsh: dict[str, socket.socket] = {}
         self._heard_head = self._pinged = self._dialed = time.monotonic()
         self._touched = time.monotonic()
-        self._kill_at = 0.0
+        self._kill_at, self._linked = 0.0, 0.0
         self._told_to_end = self._met_head = False
         self.clients = Clients(self.directory, self._on_client)
         self._wake, waker = os.pipe()
@@ -151,6 +152,8 @@ class Node:
             if now - self._touched > _PREPARED_SECONDS:
                 self._decide({"outcome": "canceled", "words": "no word from a controller before anything was started"})
             return
+        if now - self._linked > _LINK_SECONDS:
+            self._keep_link()
         heartbeat = self.config["heartbeat"]
         for rank in self.ranks.values():
             going_on = heartbeat and rank.started and rank.record is None
@@ -160,6 +163,15 @@ class Node:
         if self.head is None and now - self._heard_head > self.config["lost_after"]:
             head = self.config["hosts"][0]
             self._decide({"outcome": "host_lost", "node": 0, "host": head, "words": self._why_no_head(head)})
+
+    def _keep_link(self) -> None:
+        """Keeps the link in /tmp from looking old to those who tidy up there, in runs of many days."""
+        self._linked = time.monotonic()
+        with contextlib.suppress(OSError):
+            if os.path.lexists(self.link):
+                os.utime(self.link, follow_symlinks=False)
+            else:
+                os.symlink(self.directory, self.link)
 
     def _why_no_head(self, head: str) -> str:
         assert self.config is not None
@@ -685,6 +697,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     try:
         held = claims.claim(start["gpus"], start["slots"], start["total_slots"], start["owner"])
+        held.append(claims.kept_directory())
     except claims.Busy as error:
         write_all(out, json.dumps({"busy": error.holders}).encode() + b"\n")
         return
