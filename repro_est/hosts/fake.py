@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -132,6 +133,9 @@ class Process:
             self.code = program(self)
         except BrokenPipeError:
             self.code = 141  # SIGPIPE
+        except Exception:
+            self.complain(traceback.format_exc())
+            self.code = 1
         self.output.close()
         self.ended.set()
 
