@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from docker import DockerClient
 
 from tests.conftest import Workshop, missing
 from tests.lab import docker_image
-from tests.lab.hosts import Cluster, LabError, reserved_subnet, wait
+from tests.lab.hosts import Cluster, LabError, clear_away_abandoned, reserved_subnet, unable, wait
 from tests.lab.slurm import Slurm
 
 # Says in one word how a host's sshd looks from another host.
@@ -37,6 +38,14 @@ def ssh(cluster: Cluster, host: str, *words: str, user: str = "root") -> subproc
 def hears(cluster: Cluster, here: str, there: str) -> bool:
     words = ["python3", "-c", KNOCK, cluster.address(there)]
     return cluster.run(here, words).stdout.strip() == "heard"
+
+
+def traces(*names: str) -> list[str]:
+    """Lines of the machine's namespaces, interfaces, processes and mounts that have one of these names in them."""
+    looks = (["ip", "netns", "list"], ["ip", "-o", "link"], ["ps", "-ewwo", "args"], ["cat", "/proc/self/mountinfo"])
+    text = "\n".join(subprocess.run(look, capture_output=True, text=True).stdout for look in looks)
+    pattern = "|".join(rf"{re.escape(name)}(?!\d)" for name in names)
+    return [line for line in text.splitlines() if re.search(pattern, line)]
 
 
 @pytest.mark.parametrize(("user", "home"), [("root", "/root"), ("alice", "/home/alice")])
@@ -272,23 +281,41 @@ def test_slurm_answers_on_the_machine_as_well(slurm: Slurm, tmp_path: Path) -> N
 
 
 def test_a_second_cluster_comes_and_goes_without_a_trace(hosts: Cluster, tmp_path: Path) -> None:
-    def traces(tag: str) -> list[str]:
-        looks = (["ip", "netns", "list"], ["ip", "-o", "link"], ["ps", "-eo", "args"], ["cat", "/proc/self/mountinfo"])
-        text = "\n".join(subprocess.run(look, capture_output=True, text=True).stdout for look in looks)
-        return [line for line in text.splitlines() if tag in line]
-
     with reserved_subnet() as subnet:
+        switch = f"repro-lab-78-{subnet.rpartition('.')[2]}"
         other = Cluster(tmp_path / "other", subnet)
         other.up(2, dockers=(2,))
         try:
             other.up(2, dockers=(2,))
             assert other.run("h1", ["ip", "-br", "addr", "show", "eth0"]).stdout.split()[2] == f"{subnet}.11/24"
-            assert traces(f"repro-lab-78-{subnet.rpartition('.')[2]}")
+            assert traces(switch)
+            assert traces(str(tmp_path))
             with pytest.raises(LabError, match="belong to"):
                 Cluster(tmp_path / "another", subnet).up(1)
         finally:
             other.down()
         other.down()
-        assert traces(f"repro-lab-78-{subnet.rpartition('.')[2]}") == traces(str(tmp_path / "other")) == []
+        assert traces(switch) == traces(str(tmp_path / "other")) == []
         assert not (tmp_path / "other").exists()
     assert ssh(hosts, "h1", "true").returncode == 0
+
+
+def test_hosts_of_killed_tests_are_cleared_away(tmp_path: Path) -> None:
+    if reason := unable():
+        missing(reason)
+    program = f"""
+import os
+from pathlib import Path
+from tests.lab.hosts import Cluster, reserved_subnet
+with reserved_subnet() as subnet:
+    Cluster(Path({str(tmp_path / "left")!r}), subnet).up(1, dockers=())
+    print(subnet, flush=True)
+    os._exit(9)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 9
+    assert traces(str(tmp_path / "left"))
+    clear_away_abandoned()
+    assert traces(f"repro-lab-78-{done.stdout.strip().rpartition('.')[2]}", str(tmp_path / "left")) == []
