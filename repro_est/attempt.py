@@ -28,11 +28,10 @@ from repro_est.errors import (
     VerificationError,
 )
 from repro_est.git import facts
-from repro_est.launch.attached import Attached
 from repro_est.launch.diagnosis import report
 from repro_est.launch.handle import read_handle
 from repro_est.launch.job import Job
-from repro_est.launch.jobs import open_job, target_of
+from repro_est.launch.jobs import open_job, resumed_job, target_of
 from repro_est.launch.process import Outcome, secret_values
 from repro_est.launch.wishes import Wishes
 from repro_est.lock.lockfile import loads
@@ -115,7 +114,7 @@ def resume_attempt(
     secrets = {name: os.environ[name] for name in plan.secrets if os.environ.get(name)}  # logs are masked at the hosts
 
     def make(work: Path) -> Job:
-        return Attached(plan, handle, observer, wishes, attempt=directory, work=work, cancel=cancel)
+        return resumed_job(plan, handle, observer, wishes, attempt=directory, work=work, cancel=cancel)
 
     return _Execution(plan, store, observer, recorder, secrets, directory).perform(make, commit=commit)
 

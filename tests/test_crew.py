@@ -90,7 +90,7 @@ def test_only_gpus_of_the_inventory_are_used() -> None:
 
 def test_others_reach_a_host_where_it_has_an_address() -> None:
     assert internal_address(HostSpec("h1", address="10.0.0.5"), FACTS, "eth0") == ("10.0.0.5", "eth0", "10.0.0.0/24")
-    with pytest.raises(UsageError, match="h1: has no address on ib0, it has eth0 10.0.0.5"):
+    with pytest.raises(UsageError, match=r"h1: has no address on ib0, it has eth0 10.0.0.5"):
         internal_address(HostSpec("h1", address="10.0.0.5"), FACTS, "ib0")
 
 

@@ -206,7 +206,7 @@ class Node:
         self._touched = time.monotonic()
         op = message.get("op")
         if op == "begin" and self.config is None:
-            self._begin(message["config"])
+            self.begin(message["config"])
         elif op == "stop":
             self.stop(message.get("reason") or "cancelled", grace=message.get("grace"))
         return {
@@ -256,7 +256,7 @@ class Node:
 
     # ---- start
 
-    def _begin(self, config: dict[str, Any]) -> None:
+    def begin(self, config: dict[str, Any]) -> None:
         self.config = config
         self._heard_head = time.monotonic()
         self.ranks = {int(number): Rank(int(number), spec) for number, spec in config["ranks"].items()}

@@ -52,7 +52,7 @@ def probe(store: str) -> dict[str, Any]:
         "mpirun": _mpirun,
         "gpus": _gpus,
         "amd": lambda: os.path.exists("/sys/class/kfd/kfd/topology/nodes"),
-        "addresses": _addresses,
+        "addresses": addresses,
     }
     facts: dict[str, Any] = {}
     for name, part in parts.items():
@@ -194,7 +194,7 @@ def parse_gpus(table: str, listing: str) -> list[dict[str, Any]]:
     return gpus
 
 
-def _addresses() -> list[dict[str, Any]]:
+def addresses() -> list[dict[str, Any]]:
     done = _run(["ip", "-j", "addr"]) or _run(["/sbin/ip", "-j", "addr"])
     if done is not None and done.returncode == 0:
         return [

@@ -86,10 +86,16 @@ def status(root: str, token: str) -> dict[str, Any]:
         return {"known": False, "alive": False, "verdict": None, "about": {}}
     return {
         "known": True,
-        "alive": is_alive(root, token),
+        "alive": is_alive(root, token) or is_scheduled(path),
         "verdict": read_json(os.path.join(path, "verdict.json")),
         "about": read_json(os.path.join(path, "about.json")) or {},
     }
+
+
+def is_scheduled(path: str) -> bool:
+    """Whether an attempt is a job of a scheduler that has no verdict yet: its daemons are on other machines."""
+    about = read_json(os.path.join(path, "about.json")) or {}
+    return bool(about.get("scheduler")) and not os.path.exists(os.path.join(path, "verdict.json"))
 
 
 def listed(root: str) -> list[dict[str, Any]]:
@@ -120,6 +126,8 @@ def _reap_one(root: str, token: str) -> None:
     if os.path.exists(os.path.join(path, "verdict.json")):
         if time.time() - os.stat(os.path.join(path, "verdict.json")).st_mtime > KEPT_SECONDS:
             remove(root, token)
+        return
+    if is_scheduled(path):
         return
     is_new = time.time() - os.lstat(path).st_mtime < _MAKING_SECONDS
     if is_new and not os.path.exists(os.path.join(path, "alive")):

@@ -39,6 +39,7 @@ MARKER = b"REPRO-SESSION-1\n"
 _START_SECONDS = 20.0
 _EXECUTE_SECONDS = 60.0
 _RELEASE_SECONDS = 8.0
+_HANDED_ON = ("DOCKER_HOST", "HOME", "PATH", "SLURM_CONF")
 
 
 class Failed(Exception):
@@ -149,7 +150,9 @@ class Session:
 
     def op_execute(self, message: Message) -> Message:
         """Runs a short program to its end; its environment is the one that was sent, and where Docker is."""
-        environment = {key: os.environ[key] for key in ("DOCKER_HOST", "HOME", "PATH") if key in os.environ}
+        environment = {
+            key: os.environ[key] for key in ("DOCKER_HOST", "HOME", "PATH", "SLURM_CONF") if key in os.environ
+        }
         try:
             done = subprocess.run(
                 message["words"],
@@ -252,6 +255,20 @@ class Session:
             runs.remove(self.root, message["token"])
             raise Failed("busy", busy=answer["busy"])
         return dict(answer, directory=directory)
+
+    def op_reserve(self, message: Message) -> Message:
+        """Makes the directory of an attempt whose daemons a scheduler starts."""
+        return {"directory": runs.create(self.root, message["token"], message["about"]), "program": self.program}
+
+    def op_write(self, message: Message) -> Message:
+        """Writes a file of a run that only this user may read."""
+        path = os.path.join(runs.directory(self.root, message["token"]), message["name"])
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            write_all(descriptor, message["text"].encode())
+        finally:
+            os.close(descriptor)
+        return {"path": path}
 
     def op_source(self, message: Message) -> Message:
         """Makes the private copy of the source of a run."""

@@ -33,12 +33,12 @@ class Attached:
     def __init__(
         self,
         plan: Plan,
-        handle: Handle,
         observer: Observer,
         wishes: Wishes,
         *,
         attempt: Path,
         work: Path,
+        handle: Handle,
         cancel: bool,
     ) -> None:
         self._plan, self._handle, self._observer, self._wishes = plan, handle, observer, wishes
@@ -77,7 +77,10 @@ class Attached:
         self._follower.close()
         hosts = [link.host for link in self._follower.links]
         self._sessions = {number: Session(host) for number, host in enumerate(hosts)}
-        return gather(self._plan, self._handle, self._sessions, self._follower, self._attempt, self._work)
+        follower = self._follower
+        return gather(
+            self._plan, self._handle, self._sessions, follower.verdict, follower.ended, self._attempt, self._work
+        )
 
     def release(self) -> None:
         release(self._handle, [self._sessions[number] for number in self._follower.ended], self._attempt)

@@ -33,6 +33,7 @@ class Mate:
         address, interface, network: where the other hosts reach it: address, name of the interface, CIDR.
         held: leases of GPUs and slots that somebody has, with who.
         skew: seconds its clock is ahead of ours.
+        alias: what it is called, where that is not the name of the host the session is with.
     """
 
     session: Session
@@ -42,10 +43,11 @@ class Mate:
     interface: str
     network: str
     skew: float = 0.0
+    alias: str = ""
 
     @property
     def name(self) -> str:
-        return self.session.name
+        return self.alias or self.session.name
 
     @property
     def spec(self) -> HostSpec:

@@ -10,7 +10,7 @@ from typing import Any
 from repro_est.errors import InfrastructureError
 from repro_est.hosts.session import Session
 from repro_est.hostside.verdicts import in_words
-from repro_est.launch.follow import Follower, Verdict
+from repro_est.launch.follow import Verdict
 from repro_est.launch.handle import Handle, remove_handle
 from repro_est.launch.process import Outcome
 from repro_est.launch.streams import directory_of, parse_timeline, write_driver_log
@@ -79,14 +79,16 @@ def gather(
     plan: Plan,
     handle: Handle,
     sessions: Mapping[int, Session],
-    follower: Follower,
+    verdict: Verdict | None,
+    ended: Mapping[int, Verdict],
     attempt: Path,
     work: Path,
 ) -> tuple[Workplace, list[str]]:
     """Brings what the hosts have of a run to this machine.
 
     Args:
-        sessions: of the members by number; one that cannot be reached is skipped, and named.
+        sessions: of the members by number.
+        ended: what each member says of the end; one that says nothing is skipped, and named.
         work: an empty directory of the store's file system.
     """
     source = work / "source"
@@ -95,10 +97,10 @@ def gather(
     problems: list[str] = []
     outputs, logs = Taken(), Taken()
     timelines, skews = [], []
-    good = follower.verdict is not None and follower.verdict["outcome"] == "completed"
+    good = verdict is not None and verdict["outcome"] == "completed"
     for number, member in enumerate(handle.members):
         session, rank = sessions[number], member.ranks[0]
-        if number not in follower.ended:
+        if number not in ended:
             problems.append(f"{member.spec.name}: could not be reached at the end; what it has is not here")
             continue
         try:

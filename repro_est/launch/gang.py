@@ -134,7 +134,8 @@ class Gang:
         assert self._handle is not None
         self._follower.close()
         sessions = {number: berth.mate.session for number, berth in enumerate(self._allocation.berths)}
-        return gather(self._plan, self._handle, sessions, self._follower, self._attempt, self._work)
+        follower = self._follower
+        return gather(self._plan, self._handle, sessions, follower.verdict, follower.ended, self._attempt, self._work)
 
     def release(self) -> None:
         """Has the hosts forget the run, after what they had of it is here."""

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from repro_est.errors import UsageError
 from repro_est.hosts.inventory import TargetSpec, find_inventory, this_machine
+from repro_est.launch.attached import Attached
 from repro_est.launch.gang import Gang
+from repro_est.launch.handle import Handle
 from repro_est.launch.job import Here, Job
+from repro_est.launch.slurm import JOB, Batch, NewBatch
 from repro_est.launch.wishes import Wishes
 from repro_est.lock.values import Lock
 from repro_est.observer import Observer
@@ -63,4 +66,18 @@ def open_job(
                 hint="use a target of the inventory, or run it in the background of your shell",
             )
         return Here(plan, lock, store, observer, project, secrets, attempt=attempt, work=work)
+    if target.scheduler:
+        return NewBatch(plan, lock, target, store, observer, project, secrets, wishes, attempt=attempt, work=work)
     return Gang(plan, lock, target, store, observer, project, secrets, wishes, attempt=attempt, work=work)
+
+
+def resumed_job(
+    plan: Plan, handle: Handle, observer: Observer, wishes: Wishes, *, attempt: Path, work: Path, cancel: bool
+) -> Job:
+    """Returns the job of an attempt that was left at its hosts, or at a scheduler.
+
+    Args:
+        cancel: it is to end.
+    """
+    kind = Batch if JOB in handle.facts else Attached
+    return kind(plan, observer, wishes, attempt=attempt, work=work, handle=handle, cancel=cancel)

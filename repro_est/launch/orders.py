@@ -90,6 +90,7 @@ class Orders:
             "timeout": plan.recorded.timeout_seconds,
             "grace": GRACE_SECONDS,
             "heartbeat": plan.recorded.heartbeat_seconds,
+            "use_gpu": plan.use_gpu,
             "servers": [rank.rank for rank in plan.layout.ranks() if plan.layout.task(rank)[0] == "ps"],
             "start_seconds": _START_SECONDS,
             "identity": {**berth.identity, "plan": sha256_hex(document.encode())},
@@ -168,7 +169,9 @@ class Orders:
 
     def _find_mpi(self) -> mpi.MpiCommand:
         head = self._berths[0]
-        versions = at_once(self._mpi_version, self._berths)
+        sites = {id(berth.mate.session): berth for berth in self._berths}  # nodes of a scheduler share one
+        found = dict(zip(sites, at_once(self._mpi_version, list(sites.values())), strict=True))
+        versions = [found[id(berth.mate.session)] for berth in self._berths]
         for berth, (_, text) in zip(self._berths, versions, strict=True):
             berth.identity["mpi"] = text.strip().splitlines()[0] if text.strip() else "none"
         said = {berth.mate.name: berth.identity["mpi"] for berth in self._berths}

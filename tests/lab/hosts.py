@@ -105,6 +105,7 @@ class Cluster:
         self._claim()
         self._make_keys()
         self._make_switch()
+        (self.root / "shared").mkdir(exist_ok=True)
         self.hosts = tuple(f"h{number}" for number in range(1, max(count, len(self.hosts)) + 1))
         with ThreadPoolExecutor(8) as pool:
             for _ in pool.map(lambda host: self._prepare(host, docker=_number(host) in dockers), self.hosts):

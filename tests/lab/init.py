@@ -50,6 +50,9 @@ def make_root(directory: Path, shared: "list[str]") -> None:
     boot_id = root / "run/boot_id"
     boot_id.write_text(f"{uuid.uuid4()}\n")
     mount("--bind", boot_id, root / "proc/sys/kernel/random/boot_id")
+    common = root / "shared"  # as a file system that all nodes of a cluster have
+    common.mkdir(exist_ok=True)
+    mount("--bind", directory.parent / "shared", common)
     for path in shared:
         place = root / path.lstrip("/")
         place.mkdir(parents=True, exist_ok=True)
