@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -257,6 +258,24 @@ def test_with_no_host_in_reach_the_client_leaves_and_attach_has_the_result(
     attached = stage.repro("attach", "@").ends()
     assert attached.code == 0, attached.err
     assert [stage.logs(rank) for rank in range(3)] == [f"ready {rank}\ndone {rank}\n" for rank in range(3)]
+
+
+# ---- mpirun
+
+
+@pytest.mark.parametrize(
+    ("host", "program", "words"),
+    [("h1", "mpirun", "mpirun on h1 ended with 137"), ("h2", "orted", "an MPI daemon on h2 ended with 137")],
+)
+def test_what_starts_the_ranks_is_named_when_it_is_killed(stage: Stage, host: str, program: str, words: str) -> None:
+    if not shutil.which("mpirun"):
+        missing("no Open MPI on this machine")
+    client = stage.started(stage.recipe(estimator='distributed_training = "mpi"\n'))
+    (pid,) = [pid for pid, command in stage.hosts.processes(host) if command.partition(" ")[0].endswith(program)]
+    stage.signal(host, pid)
+    done = client.ends()
+    assert done.code == 5
+    assert f"what starts the ranks failed: {words}" in done.err
 
 
 # ---- containers

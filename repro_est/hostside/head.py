@@ -17,6 +17,7 @@ from repro_est.hostside.verdicts import disagreements, in_words, is_success
 _SETTLE_SECONDS = 0.5
 """What failed at the same moment elsewhere has this long to be heard of, before the cause is named."""
 _RECORDS_SECONDS = 3.0
+_KILLED = 128 + 9
 
 Message = Dict[str, Any]
 
@@ -107,7 +108,7 @@ class Head:
         elif "task_ended" in message:
             self._on_task(node, message["task_ended"], message["code"], message["words"])
         elif "lost" in message:
-            self._fail("host_lost", node, words=message["lost"], rank=self._first_rank(node))
+            self._fail("host_lost", node, words=message["lost"], rank=self._first_rank(node), explained=True)
         elif "stop" in message:
             self._fail("canceled", node, words=message["stop"], grace=message.get("grace"))
 
@@ -146,7 +147,9 @@ class Head:
         if code:
             what = "an MPI daemon" if name.startswith("daemon-") else name
             said = f"\n{words}" if words else ""
-            self._fail("launcher_failed", node, words=f"{what} on {self._hosts[node]} ended with {code}{said}")
+            self._fail(
+                "launcher_failed", node, words=f"{what} on {self._hosts[node]} ended with {code}{said}", code=code
+            )
 
     def _fail(self, outcome: str, node: int, **facts: Any) -> None:
         self._failures.append(dict(facts, outcome=outcome, node=node, host=self._hosts[node]))
@@ -209,6 +212,11 @@ class Head:
                     self.lines[node].say({"ping": now})
             return
         scripts = [item for item in self._failures if item["outcome"] in ("rank_failed", "rank_hung", "not_started")]
+        if all(
+            item.get("record", {}).get("signal") == "SIGTERM" for item in scripts
+        ):  # by mpirun, which lost a daemon?
+            killed = [item for item in self._failures if item.get("code") == _KILLED]
+            scripts = killed or scripts
         self._end((scripts or self._failures)[0])
 
     def _first_rank(self, node: int) -> int:

@@ -229,7 +229,9 @@ class Follower:
     def _explained(self, verdict: Verdict) -> Verdict:
         """Adds what a host that the others had lost says itself, if it is there again."""
         own = self.ended.get(verdict.get("node", -1))
-        if verdict["outcome"] != "host_lost" or own is None or own["words"] in verdict["words"]:
+        if verdict["outcome"] != "host_lost" or verdict.get("explained"):
+            return verdict
+        if own is None or own["words"] in verdict["words"]:
             return verdict
         return {**verdict, "words": f"{verdict['words']}: {own['words'].removeprefix(own.get('host', '') + ': ')}"}
 
