@@ -285,7 +285,7 @@ def test_what_starts_the_ranks_is_named_when_it_is_killed(stage: Stage, host: st
 @pytest.mark.parametrize(
     ("fault", "code", "words"),
     [
-        ("container", 1, "rank 0 on h3: vanished"),
+        ("container", 1, "on h3: vanished"),
         ("dockerd", 5, "what starts the ranks failed: ranks on h3 ended with 125"),
         ("daemons", 5, "a host was lost: h3: its daemon died"),
     ],

@@ -25,7 +25,7 @@ from repro_est.hosts.session import Bridge, Session
 from repro_est.launch.streams import Logs
 from repro_est.observer import Observer
 
-_QUEUED = 256  # messages; a host whose messages nobody takes waits, and so does its queue
+_QUEUED = 32  # messages of up to 256 KiB; a host whose messages nobody takes waits, and so does its queue
 _SLOWEST_SECONDS = 5.0
 _QUIET_SECONDS = 1.0
 _STOPPED_SECONDS = 30.0
