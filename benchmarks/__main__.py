@@ -2,6 +2,7 @@
 
     python -m benchmarks                 all
     python -m benchmarks hit snapshot    some
+    python -m benchmarks hosts           all that needs hosts (benchmarks/hosts.py)
 
 Peers that are not installed are left out and named: dvc (`pip install dvc`; `$BENCH_DVC` is its path) and nix-build
 (Debian's nix-bin).
@@ -16,9 +17,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.environments import bench_container, bench_image, bench_lock, bench_prefix
+from benchmarks.hosts import HOSTS
 from benchmarks.measure import Command, interleaved, report
 from repro_est.digest import RunHash, TreeHash, identify
 from repro_est.store.index import Index
@@ -298,17 +301,18 @@ def _fill(store: Store, count: int) -> None:
     Index(store.layout).rebuild()
 
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[[Path], None]] = {
     function.__name__.removeprefix("bench_"): function
     for function in (
         bench_hit, bench_snapshot, bench_big_file, bench_overhead, bench_collect, bench_many_runs,
         bench_lock, bench_prefix, bench_image, bench_container,
     )
 }  # fmt: skip
+BENCHMARKS |= HOSTS
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or list(BENCHMARKS)
+    chosen = [name for word in sys.argv[1:] for name in (HOSTS if word == "hosts" else [word])] or list(BENCHMARKS)
     missing = [name for name, there in (("dvc", DVC), ("nix-build", NIX)) if not there]
     print(
         f"{os.cpu_count()} cores; medians of interleaved runs"
