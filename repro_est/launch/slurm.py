@@ -111,6 +111,13 @@ class Job:
         with contextlib.suppress(InfrastructureError):
             self._slurm("scancel", self._number)
 
+    def end(self) -> None:
+        """Cancels the job, and waits a while until nothing of it runs."""
+        self.cancel()
+        until = time.monotonic() + _CANCEL_SECONDS
+        while time.monotonic() < until and self._slurm("squeue", "--noheader", f"--jobs={self._number}"):
+            time.sleep(_POLL_SECONDS)
+
     def _look(self) -> tuple[Verdict | None, bool]:
         status = self.session.call("status", token=self.handle.token)
         size = self._read_logs()
@@ -277,7 +284,9 @@ class Batch:
         self._logs.close()
         if self._session is not None:
             if abandon and self._handle is not None:
-                self._session.call("execute", words=["scancel", str(self._facts[JOB])], environment={})
+                with contextlib.suppress(InfrastructureError):
+                    Job(self._handle, self._session, self._logs, self._observer).end()
+                    self._session.call("release", token=self._handle.token)
                 remove_handle(self._attempt)
             self._session.close()
             self._session.host.close()
