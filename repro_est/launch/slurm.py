@@ -97,8 +97,13 @@ class Job:
                 except HostError as error:
                     self._lost(error)
                     continue
-                if verdict is not None or (until_going and going):
+                if verdict is not None:
+                    with contextlib.suppress(InfrastructureError):
+                        self._wait_until_gone()  # its daemons are in the directory that is collected now
+                        self._read_logs()
                     return verdict
+                if until_going and going:
+                    return None
                 time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
@@ -114,6 +119,9 @@ class Job:
     def end(self) -> None:
         """Cancels the job, and waits a while until nothing of it runs."""
         self.cancel()
+        self._wait_until_gone()
+
+    def _wait_until_gone(self) -> None:
         until = time.monotonic() + _CANCEL_SECONDS
         while time.monotonic() < until and self._slurm("squeue", "--noheader", f"--jobs={self._number}"):
             time.sleep(_POLL_SECONDS)
