@@ -94,9 +94,9 @@ def perform_attempt(
 
 
 def resume_attempt(
-    plan: Plan, store: Store, observer: Observer, number: int, *, commit: bool, wishes: Wishes, cancel: bool = False
-) -> Result:
-    """Goes on with an attempt that is at its hosts, to its end.
+    plan: Plan, store: Store, observer: Observer, number: int, *, wishes: Wishes, cancel: bool = False
+) -> tuple[Result, bool]:
+    """Goes on with an attempt that is at its hosts, to its end; returns its result, and whether that is accepted.
 
     Args:
         cancel: ends it.
@@ -116,7 +116,8 @@ def resume_attempt(
     def make(work: Path) -> Job:
         return resumed_job(plan, handle, observer, wishes, attempt=directory, work=work, cancel=cancel)
 
-    return _Execution(plan, store, observer, recorder, secrets, directory).perform(make, commit=commit)
+    execution = _Execution(plan, store, observer, recorder, secrets, directory)
+    return execution.perform(make, commit=handle.commit), handle.commit
 
 
 class _Execution:

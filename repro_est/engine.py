@@ -228,6 +228,7 @@ def run(
     commit: bool = True,
     source_directory: Path | None = None,
     wishes: Wishes | None = None,
+    attach: bool = False,
 ) -> Finished:
     """Returns the run of `plan`: the one that is there, the one its hosts have, or a new one.
 
@@ -236,6 +237,7 @@ def run(
         commit: False keeps the attempt but accepts no result (`--no-cache`).
         source_directory: where git facts are read, when the plan was made from a working tree.
         wishes: hosts, and whether to leave when it has started (`launch.wishes`).
+        attach: an attempt that is at its hosts comes before a result that is here.
 
     Raises:
         Detached: it goes on at its hosts.
@@ -243,13 +245,15 @@ def run(
         Interrupted: cancelled; likewise.
         ReproError: an environment, an input or the store failed.
     """
-    if not force and commit and (result := hit(plan, store, observer)):
+    if not attach and not force and commit and (result := hit(plan, store, observer)):
         return _finished(plan, result, store, cached=True)
+    import dataclasses
+
     from repro_est.attempt import resume_attempt
     from repro_est.launch.wishes import Wishes
     from repro_est.store.leases import Leases
 
-    waited, wishes = False, wishes or Wishes()
+    waited, wishes = False, dataclasses.replace(wishes or Wishes(), commit=commit)
 
     def on_wait(owner: object) -> None:
         nonlocal waited
@@ -257,12 +261,13 @@ def run(
         observer.event("waiting", owner=str(owner), run_hash=plan.hash)
 
     with Leases(store.layout).hold(f"run-{plan.hash}", on_wait=on_wait):
-        # Whoever held the lease may just have finished this very run: then it is ours too, --force or not.
-        if commit and (waited or not force) and (result := hit(plan, store, observer)):
-            return _finished(plan, result, store, cached=True)
         there = Runs(store.layout).at_hosts(plan.hash)
+        # Whoever held the lease may just have finished this very run: then it is ours too, --force or not.
+        wanted = commit and (waited or not force) and (not attach or there is None)
+        if wanted and (result := hit(plan, store, observer)):
+            return _finished(plan, result, store, cached=True)
         if there is not None:  # it was left running: the same hash is never computed twice
-            result = resume_attempt(plan, store, observer, there, commit=commit, wishes=wishes)
+            result, commit = resume_attempt(plan, store, observer, there, wishes=wishes)
         else:
             result = _performed(
                 plan, store, observer, project, commit=commit, source_directory=source_directory, wishes=wishes
@@ -283,7 +288,7 @@ def cancel(plan: Plan, store: Store, observer: Observer) -> None:
     with Leases(store.layout).hold(f"run-{plan.hash}", timeout=_CANCEL_SECONDS):
         there = Runs(store.layout).at_hosts(plan.hash)
         if there is not None:  # else somebody was faster
-            resume_attempt(plan, store, observer, there, commit=True, wishes=Wishes(), cancel=True)
+            resume_attempt(plan, store, observer, there, wishes=Wishes(), cancel=True)
 
 
 def forget(run: RunHash, store: Store) -> None:
@@ -316,13 +321,14 @@ def _performed(
 ) -> Result:
     """Executes a plan; again, if a host or the network failed and the recipe allows it."""
     from repro_est.attempt import perform_attempt
+    from repro_est.hosts.host import HostError
 
     for left in reversed(range(plan.recorded.retries + 1)):
         try:
             return perform_attempt(
                 plan, store, observer, project, commit=commit, source_directory=source_directory, wishes=wishes
             )
-        except HostsFailed as error:
+        except (HostsFailed, HostError) as error:
             if not left:
                 raise
             observer.event("retrying", left=left, reason=error.message)

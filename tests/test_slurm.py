@@ -176,3 +176,37 @@ def test_a_secret_is_in_no_file_and_not_in_what_slurm_knows(
     assert client.wait(60) == 0
     for file in Path(workshop.root / "cache").rglob("*"):
         assert not file.is_file() or b"hunter2-xyz" not in file.read_bytes(), file
+
+
+def test_words_of_the_user_are_never_taken_for_what_a_node_fills_in(workshop: Workshop, batch: Slurm) -> None:
+    words = ["770000000000", "@HOST-0@", "@ADDRESS-0@", "900000000000000000000000000000"]
+    script = TELL.replace('print("I am"', 'print(sys.argv[1:] if rank == "0" else ""); print("I am"')
+    name = workshop.recipe(script, estimator=f"{LAYOUT}\narguments = {json.dumps(words)}")
+    workshop.run(name, "-t", "slurm")
+    assert workshop.repro("logs", "@").out.splitlines()[0] == str(words)
+
+
+def test_a_controller_that_does_not_answer_for_a_while_ends_nothing(workshop: Workshop, batch: Slurm) -> None:
+    client = started(workshop, recipe(workshop, sleep=9))
+    batch.cluster.run("h1", ["pkill", "-STOP", "-x", "slurmctld"])
+    time.sleep(6)
+    batch.cluster.run("h1", ["pkill", "-CONT", "-x", "slurmctld"])
+    _, err = client.communicate(timeout=90)
+    assert client.returncode == 0, err
+
+
+def test_what_a_script_left_running_ends_with_the_job(workshop: Workshop, batch: Slurm) -> None:
+    script = TELL + (
+        "import signal, subprocess\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork(): os._exit(0)\n"
+        "    time.sleep(600)\n"
+        "subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+        "time.sleep(100)\n"
+    )
+    name = recipe(workshop, script=script)
+    assert workshop.repro("run", name, "-t", "slurm", "--detach").code == 0
+    assert workshop.repro("cancel", "@").code == 0
+    assert jobs(batch) == ""  # that no process is left is what the fixture asserts

@@ -34,6 +34,6 @@ def execute(arguments: argparse.Namespace) -> int:
     observer = TerminalObserver(Console(quiet=arguments.quiet))
     if runs.at_hosts(plan.hash) is None and not runs.is_executed(plan.hash) and runs.result(plan.hash) is None:
         raise UsageError(f"run {plan.hash[:12]}: is not running", hint="repro ps")
-    finished = engine.run(plan, store, observer, project, wishes=Wishes(shown=shown_ranks(arguments)))
+    finished = engine.run(plan, store, observer, project, wishes=Wishes(shown=shown_ranks(arguments)), attach=True)
     show(finished, finished.outputs, quiet=arguments.quiet)
     return 0

@@ -38,7 +38,7 @@ def execute(arguments: argparse.Namespace) -> int:
         console.info("nothing is running")
     else:
         rows = [
-            [item["run_hash"][:12], item["name"], item["status"], item["started"][:19].replace("T", " "), item["where"]]
+            [item["run_hash"][:12], item["name"], _state(item), item["started"][:19].replace("T", " "), item["where"]]
             for item in found
         ]
         console.table(rows, header=("run", "recipe", "status", "since (UTC)", "where"))
@@ -86,7 +86,12 @@ def _asked(item: dict[str, Any], store: Store) -> dict[str, Any]:
             host.close()
     except (InfrastructureError, VerificationError) as error:
         return {**item, "where": f"{item['where']}  ({error.message})"}
-    if status["alive"]:
-        return {**item, "status": "detached, running"}
-    outcome = (status["verdict"] or {}).get("outcome", "lost")
-    return {**item, "status": f"detached, {outcome}: repro attach {item['run_hash'][:12]}"}
+    return {**item, "outcome": "running" if status["alive"] else (status["verdict"] or {}).get("outcome", "lost")}
+
+
+def _state(item: dict[str, Any]) -> str:
+    """Returns the status of a run in words."""
+    if "outcome" not in item:
+        return str(item["status"])
+    more = "" if item["outcome"] == "running" else f": repro attach {item['run_hash'][:12]}"
+    return f"{item['status']}, {item['outcome']}{more}"

@@ -82,6 +82,8 @@ def shown_ranks(arguments: argparse.Namespace) -> tuple[int, ...] | None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    if arguments.dry_run:
+        return _execute(arguments, TerminalObserver(Console(quiet=True)))
     if not arguments.json:
         return _execute(arguments, TerminalObserver(Console(quiet=arguments.quiet)))
     from repro_est.cli.events import JsonObserver
@@ -116,10 +118,11 @@ def _execute(arguments: argparse.Namespace, observer: Observer) -> int:
     if arguments.target:
         plan = dataclasses.replace(plan, recorded=dataclasses.replace(plan.recorded, target=arguments.target))
     wishes = Wishes(
-        hosts=tuple(arguments.hosts.split(",")) if arguments.hosts else (),
+        hosts=tuple(arguments.hosts.split(",")) if arguments.hosts is not None else (),
         detach=arguments.detach,
         shown=shown_ranks(arguments),
     )
+    _check_wishes(plan, wishes, project, store, arguments)
     if arguments.dry_run:
         return _dry_run(plan, wishes, project, store, arguments)
     try:
@@ -143,6 +146,18 @@ def _execute(arguments: argparse.Namespace, observer: Observer) -> int:
     if prepared is not None:
         _note(prepared, finished, arguments, project, store, started_ns=started_ns)
     return 0
+
+
+def _check_wishes(plan: Plan, wishes: Wishes, project: Project, store: Store, arguments: argparse.Namespace) -> None:
+    """Refuses targets, hosts and ranks that there are not, also where the run is there already."""
+    unknown = [rank for rank in wishes.shown or () if rank >= plan.layout.world_size]
+    if unknown:
+        raise UsageError(f"--rank {unknown[0]}: the run has {plan.layout.world_size} ranks, counted from 0")
+    if arguments.hosts is not None or arguments.target not in (None, "local", "docker"):
+        from repro_est.launch.crew import chosen
+        from repro_est.launch.jobs import target_of
+
+        chosen(target_of(plan.recorded.target, project, store), wishes)
 
 
 def _dry_run(plan: Plan, wishes: Wishes, project: Project, store: Store, arguments: argparse.Namespace) -> int:

@@ -113,9 +113,9 @@ class Session:
         except HostLost:
             said = channel.errors().strip() or seen.decode("utf-8", "replace").strip()
             channel.close()
-            raise HostError(
-                self.name, f"{python} could not run what repro sent there: {said[-500:] or 'no answer'}"
-            ) from None
+            last = (said.splitlines() or ["no answer"])[-1][-300:]
+            reason = f"{python} could not run what repro sent there: {last}"
+            raise HostError(self.name, reason, hint="repro hosts") from None
         self._channel, self._decoder, self._ready = channel, Decoder(), deque()
         rest = seen.partition(MARKER)[2]
         if rest:

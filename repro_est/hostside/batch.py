@@ -10,8 +10,9 @@ with words in place of what only they know:
     stop                   written by a controller: the run is to end
     verdict.json           how it ended, once it has
 
-The words are `@ADDRESS-n@`, `@HOST-n@`, `@INTERFACE@`, `@PYTHON@`, and numbers `7700nnnnkkkk` for port k of node n;
-`MESH` is the port that the daemons talk over.
+The words are `@TOKEN:ADDRESS-n@`, `@TOKEN:HOST-n@`, `@TOKEN:INTERFACE@`, `@TOKEN:PYTHON@`, and long numbers made of the
+token for port k of node n (`port_word`), so that nothing of a user's own can be taken for one. `MESH` is the port that
+the daemons talk over.
 """
 
 from __future__ import annotations
@@ -35,13 +36,21 @@ from repro_est.hostside.supervisor import prctl
 
 MESH = 9999
 _MEETING_SECONDS = 120.0
-_PORT = re.compile(r"\b7700(\d{4})(\d{4})\b")
 _SUBREAPER = 36  # linux/prctl.h
 
 
-def port_word(node: int, number: int) -> int:
+def word(token: str, name: str) -> str:
+    """Returns what stands for something that only a node will know."""
+    return f"@{token}:{name}@"
+
+
+def port_word(token: str, node: int, number: int) -> int:
     """Returns the number that stands for a port of a node until that is known."""
-    return int(f"7700{node:04d}{number:04d}")
+    return int(f"{_prefix(token)}{node:04d}{number:04d}")
+
+
+def _prefix(token: str) -> str:
+    return f"9{int(token, 16) % 10**19:019d}"
 
 
 def main(directory: str) -> int:
@@ -65,7 +74,7 @@ def main(directory: str) -> int:
     met = _meet(directory, nodes)
     if number == 0:
         os.unlink(os.path.join(directory, "orders.json"))
-    config = json.loads(_filled(json.dumps(orders["nodes"][number]), met, interface))
+    config = json.loads(_filled(json.dumps(orders["nodes"][number]), token, met, interface))
     _give_devices(config, orders["binding"])
     prctl(_SUBREAPER, 1)
     start = {"token": token, "directory": mine, "name": facts["host"]}
@@ -121,12 +130,14 @@ def _meet(directory: str, nodes: int) -> list[dict[str, Any]]:
         time.sleep(0.05)
 
 
-def _filled(text: str, met: list[dict[str, Any]], interface: str) -> str:
+def _filled(text: str, token: str, met: list[dict[str, Any]], interface: str) -> str:
     """Puts what is known now in the place of the words that stood for it."""
-    text = _PORT.sub(lambda found: str(met[int(found.group(1))]["ports"][str(int(found.group(2)))]), text)
+    ports = re.compile(_prefix(token) + r"(\d{4})(\d{4})")
+    text = ports.sub(lambda found: str(met[int(found.group(1))]["ports"][str(int(found.group(2)))]), text)
     for number, item in enumerate(met):
-        text = text.replace(f"@ADDRESS-{number}@", item["address"]).replace(f"@HOST-{number}@", item["host"])
-    return text.replace("@INTERFACE@", interface).replace("@PYTHON@", sys.executable)
+        text = text.replace(word(token, f"ADDRESS-{number}"), item["address"])
+        text = text.replace(word(token, f"HOST-{number}"), item["host"])
+    return text.replace(word(token, "INTERFACE"), interface).replace(word(token, "PYTHON"), sys.executable)
 
 
 def _give_devices(config: dict[str, Any], binding: str) -> None:
@@ -154,10 +165,8 @@ def _watch_for_stop(directory: str, token: str) -> None:
 
 def _leave(directory: str, mine: str, number: int) -> int:
     """Leaves in the run's directory what a controller reads, and nothing of this node's own."""
-    with contextlib.suppress(OSError), open(os.path.join(mine, "timeline"), "rb") as source, open(
-        os.path.join(directory, "timeline"), "ab"
-    ) as target:
-        target.write(source.read())
+    with contextlib.suppress(OSError):
+        shutil.copyfile(os.path.join(mine, "timeline"), os.path.join(directory, f"timeline.{number}"))
     verdict = runs.read_json(os.path.join(mine, "verdict.json")) or {}
     if number == 0:
         runs.write_json(os.path.join(directory, "verdict.json"), verdict)

@@ -128,6 +128,7 @@ def _reap_one(root: str, token: str) -> None:
             remove(root, token)
         return
     if is_scheduled(path):
+        _reap_scheduled(root, token)
         return
     is_new = time.time() - os.lstat(path).st_mtime < _MAKING_SECONDS
     if is_new and not os.path.exists(os.path.join(path, "alive")):
@@ -140,6 +141,27 @@ def _reap_one(root: str, token: str) -> None:
     verdict = {"outcome": "host_lost", "words": "its daemon died, or the host was restarted"}
     with contextlib.suppress(OSError):
         write_json(os.path.join(path, "verdict.json"), verdict)
+
+
+def _reap_scheduled(root: str, token: str) -> None:
+    """Gives an attempt a verdict whose job is gone and left none; secrets that nobody came to read go with it."""
+    path = directory(root, token)
+    if time.time() - os.lstat(path).st_mtime < _MAKING_SECONDS:
+        return
+    name = (read_json(os.path.join(path, "about.json")) or {}).get("job_name", "")
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        listing = subprocess.run(
+            ["squeue", "--noheader", "--format=%i", "--name", name],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=20,
+        )
+        if listing.returncode == 0 and not listing.stdout.strip() and is_scheduled(path):
+            for secret in ("orders.json", "stop"):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(path, secret))
+            verdict = {"outcome": "host_lost", "words": "its job is gone, and has left no verdict"}
+            write_json(os.path.join(path, "verdict.json"), verdict)
 
 
 def was_begun(root: str, token: str) -> bool:

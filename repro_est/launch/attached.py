@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from repro_est.errors import Detached
 from repro_est.hosts.pool import host_of
 from repro_est.hosts.session import Session
 from repro_est.launch.ending import gather, outcome_of, release
@@ -69,8 +70,12 @@ class Attached:
         self._follower.start()
 
     def run(self) -> Outcome:
-        verdict = self._follower.follow()
-        assert verdict is not None
+        verdict = self._follower.follow(until_going=self._wishes.detach)
+        if verdict is None:
+            names = ", ".join(member.spec.name for member in self._handle.members)
+            raise Detached(
+                f"run {self._plan.hash[:12]}: goes on already, on {names}", hint=f"repro attach {self._plan.hash[:12]}"
+            )
         return outcome_of(verdict, self._follower.ended, self._handle)
 
     def gather(self) -> tuple[Workplace, list[str]]:

@@ -84,7 +84,9 @@ def diagnose(outcome: Outcome, stderr: Sequence[str]) -> Cause | None:
     if "used more memory than [docker] memory" in text:
         return Cause("it used more memory than [docker] memory allows", "raise [docker] memory, or use less")
     if outcome.oom_kills or (outcome.signal == "SIGKILL" and not outcome.canceled):
-        return Cause("the kernel killed it, most often for want of memory", "use less memory, or a larger machine")
+        if outcome.oom_kills or not outcome.ranks:
+            return Cause("the kernel killed it, most often for want of memory", "use less memory, or a larger machine")
+        return Cause("somebody killed it (kill -9), or the kernel for want of memory", "dmesg on that host tells which")
     if "CUDA out of memory" in text or "OutOfMemoryError" in text:
         return Cause("the GPU's memory was full", "use a smaller batch")
     if re.search(r"^MemoryError", text, re.MULTILINE):

@@ -108,7 +108,9 @@ def gather(
                 session, handle.token, f"source/{OUTPUTS}", source / OUTPUTS, rank=rank, taken=outputs
             )
             problems += gather_tree(session, handle.token, f"source/{LOGS}", source / LOGS, rank=rank, taken=logs)
-            timelines.append(parse_timeline(gather_logs(session, handle.token, attempt / LOGS, directory_of)))
+            names = handle.facts.get("timelines") or ["timeline"]
+            text = gather_logs(session, handle.token, attempt / LOGS, directory_of, names)
+            timelines.append(parse_timeline(text))
             skews.append(member.skew)
             problems += [
                 f"inputs.{name}: the script changed it on {member.spec.name}; inputs are read-only"

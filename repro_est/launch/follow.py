@@ -306,6 +306,8 @@ class Follower:
             return
 
         def interrupt(number: int, frame: FrameType | None) -> None:
+            if number == signal.SIGTERM:  # a shutdown of this machine, or of its session: no wish to end the run
+                raise Detached("told to leave (SIGTERM); the run goes on at its hosts", hint="repro attach @")
             self._interrupts += 1
             if self._interrupts == 1:
                 threading.Thread(target=self.stop, args=("cancelled by the user",), daemon=True).start()

@@ -182,4 +182,5 @@ class Gang:
             )
             for berth in self._allocation.berths
         )
-        return Handle(self._token, self._target.name, self._target.lost_after_seconds, members, self.facts())
+        lost_after, commit = self._target.lost_after_seconds, self._wishes.commit
+        return Handle(self._token, self._target.name, lost_after, members, self.facts(), commit)

@@ -50,6 +50,7 @@ class Handle:
         lost_after: seconds after which a silent host is lost.
         members: node 0, the head, first.
         facts: recorded with the attempt.
+        commit: its result is to be accepted.
     """
 
     token: str
@@ -57,6 +58,7 @@ class Handle:
     lost_after: float
     members: tuple[Member, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    commit: bool = True
 
     @property
     def world_size(self) -> int:
@@ -84,6 +86,7 @@ def write_handle(attempt: Path, handle: Handle) -> None:
         "lost_after": handle.lost_after,
         "members": members,
         "facts": dict(handle.facts),
+        "commit": handle.commit,
     }
     write_atomic(attempt / HANDLE, json.dumps(content, indent=1).encode() + b"\n")
 
@@ -114,6 +117,7 @@ def read_handle(attempt: Path) -> Handle | None:
                 for item in content["members"]
             ),
             facts=content["facts"],
+            commit=content.get("commit", True),
         )
     except FileNotFoundError:
         return None

@@ -63,6 +63,11 @@ class Orders:
         return [self._config(number, berth, key) for number, berth in enumerate(self._berths)]
 
     @property
+    def _head_address(self) -> str:
+        """Where the ranks reach rank 0: on one host by the loopback, which is all that a container may have."""
+        return self._berths[0].mate.address if len(self._berths) > 1 else "127.0.0.1"
+
+    @property
     def _in_container(self) -> bool:
         return self._target.runtime == "docker"
 
@@ -130,10 +135,10 @@ class Orders:
             plan.layout,
             rank,
             addresses=[share.address for share in self._placement.shares],
-            head_address=self._berths[0].mate.address,
+            head_address=self._head_address,
             master_port=self._berths[0].ports[0],
             ports=[port for item in self._berths for port in item.ports[1:]],
-            interface=berth.mate.interface,
+            interface=berth.mate.interface if len(self._berths) > 1 else "lo",
             devices=[device.id for device in self._placement.devices_of(rank)],
             run_hash=plan.hash,
             vendor=berth.vendor,
@@ -188,7 +193,10 @@ class Orders:
         return mpi.command(
             flavour,
             mpirun=mpirun,
-            hosts=[(berth.mate.address, len(berth.ranks)) for berth in self._berths],
+            hosts=[
+                (berth.mate.address if len(self._berths) > 1 else self._head_address, len(berth.ranks))
+                for berth in self._berths
+            ],
             rsh=f"{self._link}/rsh",
             rank_program=f"{self._link}/rank",
             cidr=head.mate.network,

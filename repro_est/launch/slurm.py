@@ -10,6 +10,7 @@ gives room (Slurm), and that a controller reaches no daemon: it reads files, and
 from __future__ import annotations
 
 import contextlib
+import functools
 import getpass
 import json
 import math
@@ -51,10 +52,11 @@ from repro_est.store.store import Store
 from repro_est.targets.placement import Placement, Share
 from repro_est.targets.stage import Workplace
 
-JOB = "slurm_job"
-"""Among the facts of a handle: the number of the job."""
+JOB, NAME = "slurm_job", "slurm_name"
+"""Among the facts of a handle: the number of the job, None until Slurm has taken it, and its name, which is its own."""
 
 _POLL_SECONDS = 0.3
+_SLOWEST_SECONDS = 1.0
 _ASK_SECONDS = 1.5
 _PATIENCE_SECONDS = 300.0
 _CANCEL_SECONDS = 25.0
@@ -77,10 +79,10 @@ class Job:
     def __init__(self, handle: Handle, session: Session, logs: Logs, observer: Observer) -> None:
         self.handle, self.session = handle, session
         self._logs, self._observer = logs, observer
-        self._number = str(handle.facts[JOB])
+        self._number = str(handle.facts[JOB] or "")
         self._asked = self._reached = time.monotonic()
         self._queued, self._interrupts, self._stopped = "", 0, 0.0
-        self._gone = 0
+        self._gone = self._size = 0
 
     def follow(self, *, until_going: bool) -> Verdict | None:
         """Follows the job to its end; None when `until_going` and all ranks have started.
@@ -89,10 +91,13 @@ class Job:
             Detached: the user said for the third time to leave.
             LostContact: the login host cannot be reached.
         """
+        pause = _POLL_SECONDS
         with self._interruptible():
             while True:
                 try:
+                    size = self._size
                     verdict, going = self._look()
+                    pause = _POLL_SECONDS if self._size > size else min(_SLOWEST_SECONDS, pause * 1.3)
                     self._reached = time.monotonic()
                 except HostError as error:
                     self._lost(error)
@@ -104,7 +109,7 @@ class Job:
                     return verdict
                 if until_going and going:
                     return None
-                time.sleep(_POLL_SECONDS)
+                time.sleep(pause)
 
     def stop(self) -> None:
         """Asks for the end of the run."""
@@ -114,7 +119,7 @@ class Job:
 
     def cancel(self) -> None:
         with contextlib.suppress(InfrastructureError):
-            self._slurm("scancel", self._number)
+            self._slurm("scancel", f"--name={self.handle.facts[NAME]}")
 
     def end(self) -> None:
         """Cancels the job, and waits a while until nothing of it runs."""
@@ -123,12 +128,20 @@ class Job:
 
     def _wait_until_gone(self) -> None:
         until = time.monotonic() + _CANCEL_SECONDS
-        while time.monotonic() < until and self._slurm("squeue", "--noheader", f"--jobs={self._number}"):
+        while time.monotonic() < until and self._listed("%i") != "":
             time.sleep(_POLL_SECONDS)
+
+    @property
+    def number(self) -> str:
+        """The number of the job, found by its name where the client that submitted it was killed in that moment."""
+        if not self._number:
+            found = self._slurm("squeue", "--noheader", "--format=%i", f"--name={self.handle.facts[NAME]}").split()
+            self._number = found[0] if found else ""
+        return self._number
 
     def _look(self) -> tuple[Verdict | None, bool]:
         status = self.session.call("status", token=self.handle.token)
-        size = self._read_logs()
+        size = self._size = self._read_logs()
         if status["verdict"] is not None:
             return status["verdict"], True
         if not status["known"]:
@@ -158,29 +171,30 @@ class Job:
 
     def _state(self) -> Verdict | None:
         """Asks Slurm; returns how a job ended that has left no verdict."""
-        state, _, reason = self._slurm("squeue", "--noheader", f"--jobs={self._number}", "--format=%T|%r").partition(
-            "|"
-        )
+        queued = self._listed("%T|%r")
+        if queued is None:  # slurmctld does not answer: nothing is known, and nothing follows from that
+            return None
+        state, _, reason = queued.partition("|")
         if state == "PENDING" and reason in _NEVER:
             self.cancel()
             raise UsageError(
-                f"Slurm will never start job {self._number}: {reason}",
+                f"Slurm will never start job {self.number}: {reason}",
                 hint=f"sinfo   on {self.session.name}; fewer nodes, or another `partition` in the target",
             )
         if state == "PENDING" and reason != self._queued:
             self._queued = reason
-            self._observer.event("queued", reason=f"job {self._number} of Slurm: {reason}")
+            self._observer.event("queued", reason=f"job {self.number} of Slurm: {reason}")
         if state in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED"):
             self._gone = 0
             return None
         self._gone += 1
         if self._gone < 3:  # the verdict may be on its way through a shared file system
             return None
-        shown = self._slurm("scontrol", "show", "job", "--oneliner", self._number)
+        shown = self._slurm("scontrol", "show", "job", "--oneliner", self.number) if self.number else ""
         word = next((item.partition("=")[2] for item in shown.split() if item.startswith("JobState=")), state or "gone")
         outcome = "canceled" if self._stopped else _ENDS.get(word.partition("+")[0], "launcher_failed")
         said = self._said()
-        return {"outcome": outcome, "words": f"job {self._number} of Slurm ended as {word}{said and chr(10) + said}"}
+        return {"outcome": outcome, "words": f"job {self.number} of Slurm ended as {word}{said and chr(10) + said}"}
 
     def _said(self) -> str:
         """Returns the end of what the job wrote itself."""
@@ -191,6 +205,12 @@ class Job:
 
     def _slurm(self, *words: str) -> str:
         return str(self.session.call("execute", words=list(words), environment={})["out"]).strip()
+
+    def _listed(self, form: str) -> str | None:
+        """Returns what squeue says of the job, `""` when it is not there any more, None when nobody answers."""
+        words = ["squeue", "--noheader", f"--format={form}", f"--name={self.handle.facts[NAME]}"]
+        answer = self.session.call("execute", words=words, environment={})
+        return str(answer["out"]).strip() if answer["code"] == 0 else None
 
     def _lost(self, error: HostError) -> None:
         self.session.close()
@@ -341,7 +361,8 @@ class NewBatch(Batch):
         if mate.session.call("which", name="sbatch", path=os.defpath + ":/usr/local/bin")["path"] is None:
             raise UsageError(f"{host.name}: has no sbatch", hint="`login` of the target: a host with Slurm's programs")
         owner = f"{getpass.getuser()}@{socket.gethostname()}"
-        about = {"run_hash": self._plan.hash, "owner": owner, "started": time.time(), "scheduler": "slurm"}
+        about = {"run_hash": self._plan.hash, "owner": owner, "started": time.time(), "scheduler": "slurm",
+                 "job_name": self._name}  # fmt: skip
         answer = mate.session.call("reserve", token=self._token, about=about)
         self._berth = Berth(mate, (), directory=answer["directory"])
         self._program = answer["program"]
@@ -354,18 +375,31 @@ class NewBatch(Batch):
 
     def run(self) -> Outcome:
         """Submits the job and follows it."""
+        assert self._berth is not None
+        orders = self._write_orders()
+        timelines = [f"timeline.{node}" for node in range(self._plan.layout.node_count)]
+        self._facts = {**self.facts(), **orders.facts, JOB: None, NAME: self._name, "timelines": timelines}
+        self._write_handle()  # before there is a job: whoever is killed now leaves one that can be found
         number = self._submit()
-        self._facts = {**self.facts(), JOB: number, "hosts": [{"host": f"job {number} of Slurm"}]}
+        self._facts |= {JOB: number, "hosts": [{"host": f"job {number} of Slurm"}]}
+        self._write_handle()
+        words = f"{counted(self._plan.layout.world_size, 'rank')} in job {number} of Slurm"
+        self._observer.event("placed", words=words)
+        return super().run()
+
+    @property
+    def _name(self) -> str:
+        return f"repro-{self._plan.hash[:12]}-{self._token}"
+
+    def _write_handle(self) -> None:
         assert self._berth is not None
         ranks = tuple(rank.rank for rank in self._plan.layout.ranks())
         member = Member(
             self._berth.mate.spec, ranks, self._berth.directory, tuple(self._berth.inputs), self._berth.mate.skew
         )
-        self._handle = Handle(self._token, self._target.name, self._target.lost_after_seconds, (member,), self._facts)
+        lost_after, commit = self._target.lost_after_seconds, self._wishes.commit
+        self._handle = Handle(self._token, self._target.name, lost_after, (member,), self._facts, commit)
         write_handle(self._attempt, self._handle)
-        words = f"{counted(len(ranks), 'rank')} in job {number} of Slurm"
-        self._observer.event("placed", words=words)
-        return super().run()
 
     def close(self, *, abandon: bool) -> None:
         self._provision.close()
@@ -374,12 +408,8 @@ class NewBatch(Batch):
                 self._session.call("release", token=self._token)
         super().close(abandon=abandon)
 
-    def _submit(self) -> int:
-        """Writes the orders and the job, and gives it to Slurm; returns its number.
-
-        Raises:
-            UsageError: Slurm does not take it; the message has its words.
-        """
+    def _write_orders(self) -> Orders:
+        """Writes what the nodes will be told, and the job that tells them."""
         assert self._berth is not None
         session, layout = self._berth.mate.session, self._plan.layout
         berths = [self._node(number) for number in range(layout.node_count)]
@@ -392,14 +422,23 @@ class NewBatch(Batch):
             "ports": 1 + layout.process_count_per_node,
             "nodes": orders.all(),
         }
-        self._facts |= orders.facts
         session.call("write", token=self._token, name="orders.json", text=json.dumps(content))
         step = ["srun", f"--nodes={layout.node_count}", f"--ntasks={layout.node_count}", "--ntasks-per-node=1",
                 "--mpi=none", "--kill-on-bad-exit=1", "--wait=60", "--export=ALL",
                 self._berth.mate.spec.python, "-I", "-S", "-B", "-c", _STEP, self._program,
                 self._berth.directory]  # fmt: skip
         script = f"#!/bin/sh\nexec {shlex.join(step)}\n"
-        path = session.call("write", token=self._token, name="job.sh", text=script)["path"]
+        session.call("write", token=self._token, name="job.sh", text=script)
+        return orders
+
+    def _submit(self) -> int:
+        """Gives the job to Slurm; returns its number.
+
+        Raises:
+            UsageError: Slurm does not take it; the message has its words.
+        """
+        assert self._berth is not None
+        session, path = self._berth.mate.session, f"{self._berth.directory}/job.sh"
         answer = session.call("execute", words=["sbatch", *self._options(), path], environment={})
         number = str(answer["out"]).strip().partition(";")[0]
         if answer["code"] != 0 or not number.isdecimal():
@@ -410,7 +449,7 @@ class NewBatch(Batch):
     def _options(self) -> list[str]:
         assert self._berth is not None
         layout, seconds = self._plan.layout, self._plan.recorded.timeout_seconds
-        options = ["--parsable", f"--job-name=repro-{self._plan.hash[:12]}", "--no-requeue", "--export=PATH,HOME",
+        options = ["--parsable", f"--job-name={self._name}", "--no-requeue", "--export=PATH,HOME",
                    f"--nodes={layout.node_count}", "--ntasks-per-node=1",
                    f"--cpus-per-task={layout.process_count_per_node}", f"--chdir={self._berth.directory}",
                    f"--output={self._berth.directory}/job.log"]  # fmt: skip
@@ -426,16 +465,23 @@ class NewBatch(Batch):
         """A node of the job, in words for what only the node will know (`hostside.batch`)."""
         assert self._berth is not None
         real, layout = self._berth, self._plan.layout
-        address = f"@ADDRESS-{number}@"
+        word = functools.partial(batch.word, self._token)
+        port_word = functools.partial(batch.port_word, self._token, number)
+        address = word(f"ADDRESS-{number}")
         network = self._target.interface if self._target.interface and "/" in self._target.interface else ""
         mate: Mate = replace(
             real.mate,
-            facts={**real.mate.facts, "python": {"executable": "@PYTHON@"}, "gpus": None, "cpu_count": None},
+            facts={
+                **real.mate.facts,
+                "python": {"executable": word("PYTHON")},
+                "gpus": None,
+                "cpu_count": None,
+            },
             address=address,
-            interface="@INTERFACE@",
+            interface=word("INTERFACE"),
             network=network,
-            alias=f"@HOST-{number}@",
+            alias=word(f"HOST-{number}"),
         )
-        ports = tuple(batch.port_word(number, port) for port in range(1 + layout.process_count_per_node))
+        ports = tuple(port_word(port) for port in range(1 + layout.process_count_per_node))
         share = Share(mate.name, address, layout.ranks_of(number))
-        return replace(real, mate=mate, shares=(share,), ports=ports, mesh_port=batch.port_word(number, batch.MESH))
+        return replace(real, mate=mate, shares=(share,), ports=ports, mesh_port=port_word(batch.MESH))

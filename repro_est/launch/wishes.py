@@ -13,8 +13,10 @@ class Wishes:
         hosts: only these of the target; empty for all.
         detach: leave when all ranks have started.
         shown: ranks whose output is shown, None for all.
+        commit: accept its result; kept with an attempt that is left, whoever comes to collect it.
     """
 
     hosts: tuple[str, ...] = ()
     detach: bool = False
     shown: tuple[int, ...] | None = None
+    commit: bool = True

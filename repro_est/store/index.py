@@ -269,6 +269,8 @@ class Index:
         last = next((item for item in attempts if result and item.number == result.attempt), None) or (
             attempts[-1] if attempts else None
         )
+        # One that goes on is what a person means by the newest, whatever was accepted before.
+        newest = attempts[-1] if attempts and not attempts[-1].status.is_terminal else last
         status = Status.COMPLETED if result else (last.status if last else unrecorded)
         uncommitted = result is None and last is not None and last.status is Status.COMPLETED
         tags = recorded.get("tags")
@@ -276,7 +278,7 @@ class Index:
             run_hash=run,
             name=_text(recorded.get("name", "")),
             status=status,
-            started=_text(last.started if last else ""),
+            started=_text(newest.started if newest else ""),
             finished=_text(result.finished if result else (last.finished if last else "")),
             tags={_text(key): _text(value) for key, value in tags.items()} if isinstance(tags, dict) else {},
             metrics={_text(name): value for name, value in result.metrics.items()} if result else {},

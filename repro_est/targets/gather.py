@@ -139,10 +139,15 @@ def _fetch(
     return digests
 
 
-def gather_logs(session: Session, token: str, logs: Path, directory_of: Callable[[str], str]) -> str:
+def gather_logs(
+    session: Session, token: str, logs: Path, directory_of: Callable[[str], str], timelines: Sequence[str]
+) -> str:
     """Completes the logs of a host's ranks that arrived while they ran; returns its timeline.
 
     Each file is compared with the host's by SHA-256 afterwards, and fetched whole if it is another one.
+
+    Args:
+        timelines: files of the run that say when which log grew.
     """
     listing = session.call("listing", token=token, path="ranks", digests=True)["entries"] or []
     files = [entry for entry in listing if entry[1] in "fx" and entry[0].endswith(".log") and entry[0].count("/") == 1]
@@ -163,12 +168,13 @@ def gather_logs(session: Session, token: str, logs: Path, directory_of: Callable
             targets.append(target)
             target.touch()
         _append(session, token, wanted, targets)
-    chunks: tuple[list[bytes], list[bytes]] = ([], [])
-    session.fetch(token, "", [("timeline", 0), ("node.log", 0)], lambda number, data: chunks[number].append(data))
-    if chunks[1]:  # its daemon had trouble
+    chunks: list[list[bytes]] = [[] for _ in ("node.log", *timelines)]
+    files = [("node.log", 0), *((name, 0) for name in timelines)]
+    session.fetch(token, "", files, lambda number, data: chunks[number].append(data))
+    if chunks[0]:  # its daemon had trouble
         (logs / "hosts").mkdir(exist_ok=True)
-        (logs / "hosts" / f"{session.name}.log").write_bytes(b"".join(chunks[1]))
-    return b"".join(chunks[0]).decode("ascii", "replace")
+        (logs / "hosts" / f"{session.name}.log").write_bytes(b"".join(chunks[0]))
+    return b"".join(piece for part in chunks[1:] for piece in part).decode("ascii", "replace")
 
 
 def _append(session: Session, token: str, wanted: Sequence[tuple[str, int]], targets: Sequence[Path]) -> None:
