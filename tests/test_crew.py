@@ -100,3 +100,8 @@ def test_hosts_are_chosen_in_the_order_they_are_named() -> None:
     assert chosen(target, Wishes()) == target.hosts
     with pytest.raises(UsageError, match="--hosts: h9 not in the target lab, which has h1, h2, h3"):
         chosen(target, Wishes(hosts=("h9",)))
+
+
+def test_a_gpu_that_is_only_in_the_inventory_is_none() -> None:
+    spec = HostSpec("h1", gpus=({"uuid": "GPU-of-another-host", "index": 7},))
+    assert mate(spec, {}).offer().gpus == ()

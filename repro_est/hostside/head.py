@@ -17,6 +17,8 @@ from repro_est.hostside.verdicts import disagreements, in_words, is_success
 _SETTLE_SECONDS = 0.5
 """What failed at the same moment elsewhere has this long to be heard of, before the cause is named."""
 _RECORDS_SECONDS = 3.0
+_MPIRUN_SECONDS = 60.0
+"""How long mpirun may go on when every rank has ended."""
 _KILLED = 128 + 9
 
 Message = Dict[str, Any]
@@ -51,12 +53,11 @@ class Head:
         # Parameter servers never end by themselves: the run has, when everybody else has.
         self._wanted = set(range(config["world_size"])) - set(config["servers"])
         self._heard = {node: time.monotonic() for node in range(1, config["nodes"])}
-        self._began = self._gone = time.monotonic()
+        self._began = self._gone = self._recorded = time.monotonic()
         self._failures: list[Message] = []
         self._failed_at: float | None = None
         self._probed: dict[int, bool] = {}  # nodes that answered since something failed
         self._daemons: dict[str, Message] = {}  # MPI daemons asked for: node, command
-        self._tasks: dict[str, int] = {}  # how the tasks of the head ended
         self._launcher_ended: float | None = None
         self._seen: set[str] = set()
 
@@ -132,6 +133,7 @@ class Head:
         if rank in self.records:
             return
         self.records[rank] = record
+        self._recorded = time.monotonic()
         if not is_success(record):
             outcome = "not_started" if record.get("message") else "rank_failed"
             words = f"rank {rank} on {self._hosts[node]}: {in_words(record)}"
@@ -250,7 +252,7 @@ class Head:
         kind = self.config["launcher"]["kind"]
         if kind != "mpi" or self._launcher_ended is not None:
             self._end({"outcome": "completed", "words": "every rank ended with 0"})
-        elif now - max(record["at"] for record in self.records.values()) + time.time() - now > 60:
+        elif now - self._recorded > _MPIRUN_SECONDS:
             self._end({"outcome": "launcher_failed", "words": "every rank ended, and mpirun does not"})
 
     def _end(self, verdict: Message) -> None:

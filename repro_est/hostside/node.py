@@ -701,6 +701,10 @@ def main() -> None:
     except claims.Busy as error:
         write_all(out, json.dumps({"busy": error.holders}).encode() + b"\n")
         return
+    except OSError as error:
+        words = f"{error.filename}: {error.strerror}; leases of GPUs and slots cannot be taken"
+        write_all(out, json.dumps({"failed": words}).encode() + b"\n")
+        return
     alive = os.open(os.path.join(start["directory"], "alive"), os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(alive, fcntl.LOCK_EX)
     prctl(_SUBREAPER, 1)

@@ -250,6 +250,10 @@ class Session:
         except BaseException:
             runs.remove(self.root, message["token"])
             raise
+        if "failed" in answer:
+            process.wait()
+            runs.remove(self.root, message["token"])
+            raise Failed(answer["failed"])
         if "busy" in answer:
             process.wait()
             runs.remove(self.root, message["token"])

@@ -72,6 +72,8 @@ class Mate:
         listed: list[Mapping[str, Any]] = []
         for number, gpu in enumerate(self.spec.gpus or ()):
             real = by_uuid.get(gpu.get("uuid")) or present.get(int(gpu.get("index", number)), {})
+            if not real and not self.facts.get("amd"):
+                continue  # the inventory lists what is not there, as `repro hosts` says; AMD's are not looked for
             given = {"index": number, "name": gpu.get("model", "GPU"), "memory": gpu.get("memory_mb")}
             listed.append({**given, **real, **{key: gpu[key] for key in ("index", "uuid") if key in gpu}})
         return listed

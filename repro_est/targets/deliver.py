@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from repro_est.digest import TreeHash
 from repro_est.errors import VerificationError
 from repro_est.files import write_atomic
 from repro_est.hosts.session import RequestFailed, Session
@@ -147,11 +146,6 @@ def _delivered(session: Session, parcel: Parcel, store: Store, use: Callable[[],
             raise
     deliver(session, parcel, store)
     return use()
-
-
-def keyed(parcel: Parcel, tree: TreeHash | str, *more: str) -> str:
-    """Returns the name of a place: of the tree, and of what else makes it another directory on that host."""
-    return "-".join((str(tree), *more))
 
 
 def _entry(entry: Entry, sha256: str) -> HostEntry:
