@@ -59,11 +59,13 @@ def test_ps_shows_a_run_whose_client_was_killed(stage: Stage) -> None:
     client = stage.started(stage.recipe())
     client.kill()
     (row,) = stage.workshop.repro("ps", "--json").json
-    assert (row["status"], row["where"]) == ("detached, running", "h1, h2, h3")
+    assert (row["status"], row["outcome"], row["where"]) == ("detached", "running", "h1, h2, h3")
+    assert "detached, running" in stage.workshop.repro("ps").out
     stage.go()
     until_true(lambda: not stage.pids("h1", "hostside.node"), 10, lambda: "it does not end")
     (row,) = stage.workshop.repro("ps", "--json").json
-    assert row["status"].startswith("detached, completed: repro attach")
+    assert (row["status"], row["outcome"]) == ("detached", "completed")
+    assert f"detached, completed: repro attach {row['run_hash'][:12]}" in stage.workshop.repro("ps").out
     assert stage.repro("attach", "@").ends().code == 0
 
 
@@ -410,7 +412,7 @@ def test_a_run_that_a_full_disk_here_has_no_room_for_is_collected_later(
     place = small_disk(12 << 20)
     script = "import os\nprint('x' * 3_000_000)\nopen('outputs/big-' + os.environ['RANK'], 'wb').write(os.urandom(6 << 20))\n"
     recipe = stage.recipe(script)
-    done = stage.repro("run", recipe, "-t", "lab", "--rank", "9", REPRO_STORE=str(place)).ends()
+    done = stage.repro("run", recipe, "-t", "lab", "--rank", "2", REPRO_STORE=str(place)).ends()
     assert done.code == 5
     assert "has completed at its hosts, and could not be brought here" in done.err
     subprocess.run(["mount", "-o", "remount,size=200m", str(place)], check=True)

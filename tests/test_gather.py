@@ -224,7 +224,7 @@ def test_logs_are_completed_and_corrected(nodes: Nodes, tmp_path: Path) -> None:
         (logs / f"rank-{name}").mkdir(parents=True)
         (logs / f"rank-{name}/stdout.log").write_text(text)
     before = (logs / "rank-3/stdout.log").stat().st_mtime_ns
-    assert gather_logs(node.session, node.token, logs, directory_of) == "1.000 0 stdout 9\n"
+    assert gather_logs(node.session, node.token, logs, directory_of, ["timeline"]) == "1.000 0 stdout 9\n"
     assert {path.parent.name: path.read_text() for path in logs.rglob("stdout.log")} == {
         "rank-0": "all of it",
         "rank-1": "right",

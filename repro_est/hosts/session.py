@@ -113,8 +113,8 @@ class Session:
         except HostLost:
             said = channel.errors().strip() or seen.decode("utf-8", "replace").strip()
             channel.close()
-            last = (said.splitlines() or ["no answer"])[-1][-300:]
-            reason = f"{python} could not run what repro sent there: {last}"
+            last = said.splitlines()[-1] if "Traceback" in said else said[-500:]  # its end says what is wrong
+            reason = f"{python} could not run what repro sent there: {last or 'no answer'}"
             raise HostError(self.name, reason, hint="repro hosts") from None
         self._channel, self._decoder, self._ready = channel, Decoder(), deque()
         rest = seen.partition(MARKER)[2]
