@@ -80,7 +80,7 @@ def test_open_mpi_5_is_started_with_their_twins() -> None:
     made = three_by_two(Flavour.OPENMPI5, oversubscribed=True)
     assert " ".join(made.words) == (
         "/env/bin/mpirun --hostfile /r/hostfile -np 6 --map-by ppr:2:node:OVERSUBSCRIBE --bind-to none "
-        "--leave-session-attached -x TMPDIR -x REPRO_RUN --prtemca plm ssh --prtemca plm_ssh_agent /r/rsh "
+        "--leave-session-attached -x TMPDIR -x REPRO_RUN --mca btl ^ofi --prtemca plm ssh --prtemca plm_ssh_agent /r/rsh "
         "--prtemca plm_ssh_no_tree_spawn 1 --prtemca plm_ssh_num_concurrent 4 --prtemca prte_if_include eth0 "
         "--mca btl_tcp_if_include 10.0.0.0/24 --mca mpi_yield_when_idle 1 /r/rank"
     )

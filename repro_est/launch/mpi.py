@@ -177,6 +177,8 @@ def _openmpi(flavour: Flavour, request: _Request) -> MpiCommand:
     daemon, agent = ("--prtemca", "plm_ssh") if five else ("--mca", "plm_rsh")
     if not five:
         words += ["--mca", "orte_abort_on_non_zero_status", "1"]
+    else:  # only for one-sided communication, and its probing costs each rank a second at its start
+        words += ["--mca", "btl", "^ofi"]
     words += [daemon, "plm", agent.removeprefix("plm_"), daemon, f"{agent}_agent", request.rsh]
     words += [daemon, f"{agent}_no_tree_spawn", "1"]
     words += [daemon, f"{agent}_num_concurrent", str(len(request.hosts) + 1)]
