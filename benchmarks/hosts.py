@@ -32,7 +32,7 @@ from repro_est.hosts.session import Session
 from repro_est.hosts.ssh import SshHost
 from repro_est.store.store import Store
 from repro_est.targets.deliver import copied, parcel_of_tree
-from repro_est.targets.gather import gather_tree
+from repro_est.targets.gather import Taken, gather_tree
 from tests.lab.hosts import Cluster, reserved_subnet, unable
 
 REPRO = str(Path(sys.executable).with_name("repro"))
@@ -420,7 +420,7 @@ def bench_gather(root: Path) -> None:
             destination = root / f"ours{next(number)}"
             destination.mkdir()
             began = time.perf_counter()
-            problems = gather_tree(session, token, "source/outputs", destination, rank=0, taken={})
+            problems = gather_tree(session, token, "source/outputs", destination, rank=0, taken=Taken())
             seconds = time.perf_counter() - began
             assert not problems
             shutil.rmtree(destination)
