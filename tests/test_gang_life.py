@@ -250,6 +250,7 @@ def test_a_script_that_fails_at_import_is_a_failure_of_its_rank(stage: Stage) ->
 
 
 def test_a_missing_interpreter_is_no_failure_of_the_script(stage: Stage) -> None:
+    stage.hosts.wipe("h2")  # of the environments of other tests
     client = stage.repro("run", stage.recipe(), "-t", "lab", before=PAUSES)
     until_true((stage.workshop.root / "staged").exists, 20, lambda: client.said)
     (python,) = stage.hosts.run("h2", ["sh", "-c", "ls -d /root/.cache/repro/places/env-*/bin/python"]).stdout.split()

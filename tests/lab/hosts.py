@@ -123,7 +123,7 @@ class Cluster:
             for wire in self._wires.values():
                 wire.wait()
             if (Path("/sys/class/net") / self._switch).exists():
-                _call("ip", "link", "delete", self._switch)
+                _call("ip", "link", "delete", self._switch, check=False)  # it went with its namespace
             for host in self.hosts:
                 self._remove_cgroups(host)
             self._mark.unlink(missing_ok=True)
