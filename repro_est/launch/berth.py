@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from repro_est.images.image import Image
 from repro_est.launch.crew import Mate
+from repro_est.launch.handle import Member
 from repro_est.layout import Rank
 from repro_est.targets.placement import Device, Share
 
@@ -56,6 +58,11 @@ class Berth:
     def vendor(self) -> str:
         """Of its devices: `nvidia` or `amd`."""
         return "amd" if self.mate.facts.get("amd") and not self.mate.facts.get("gpus") else "nvidia"
+
+    def member(self, ranks: Iterable[Rank]) -> Member:
+        """Returns what a handle keeps of it."""
+        numbers = tuple(rank.rank for rank in ranks)
+        return Member(self.mate.spec, numbers, self.directory, tuple(self.inputs), self.mate.skew)
 
     def to_json(self) -> dict[str, Any]:
         """What is recorded of it with the attempt."""

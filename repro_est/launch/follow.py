@@ -15,13 +15,13 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from types import FrameType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from repro_est.errors import Detached, InfrastructureError, LostContact
 from repro_est.hosts.host import Host
 from repro_est.hosts.session import Bridge, Session
+from repro_est.launch.interrupts import interrupts_go_to
 from repro_est.launch.streams import Logs
 from repro_est.observer import Observer
 
@@ -298,14 +298,10 @@ class Follower:
         if self.verdict is None or (self.verdict["outcome"] == "canceled" != verdict["outcome"]):
             self.verdict = verdict
 
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
+    def _interruptible(self) -> contextlib.AbstractContextManager[None]:
         """Ctrl-C ends the run politely, a second one at once, a third one leaves."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
-        def interrupt(number: int, frame: FrameType | None) -> None:
+        def interrupt(number: int) -> None:
             if number == signal.SIGTERM:  # a shutdown of this machine, or of its session: no wish to end the run
                 raise Detached("told to leave (SIGTERM); the run goes on at its hosts", hint="repro attach @")
             self._interrupts += 1
@@ -316,9 +312,4 @@ class Follower:
             else:
                 raise Detached("left; hosts that could be told end the run", hint="repro attach @, or repro cancel @")
 
-        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return interrupts_go_to(interrupt)

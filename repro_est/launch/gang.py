@@ -27,7 +27,7 @@ from repro_est.hosts.inventory import TargetSpec
 from repro_est.launch.allocation import Allocation
 from repro_est.launch.ending import gather, outcome_of, release
 from repro_est.launch.follow import Follower
-from repro_est.launch.handle import Handle, Member, remove_handle, write_handle
+from repro_est.launch.handle import Handle, remove_handle, write_handle
 from repro_est.launch.orders import GRACE_SECONDS, Orders
 from repro_est.launch.process import Outcome
 from repro_est.launch.provision import Provision
@@ -172,15 +172,6 @@ class Gang:
                     time.sleep(0.05)
 
     def _make_handle(self) -> Handle:
-        members = tuple(
-            Member(
-                berth.mate.spec,
-                tuple(rank.rank for rank in berth.ranks),
-                berth.directory,
-                tuple(berth.inputs),
-                berth.mate.skew,
-            )
-            for berth in self._allocation.berths
-        )
+        members = tuple(berth.member(berth.ranks) for berth in self._allocation.berths)
         lost_after, commit = self._target.lost_after_seconds, self._wishes.commit
         return Handle(self._token, self._target.name, lost_after, members, self.facts(), commit)

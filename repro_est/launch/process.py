@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from repro_est.errors import InfrastructureError, UsageError
 from repro_est.hostside import supervisor
+from repro_est.launch.interrupts import interrupts_go_to
 
 OnOutput = Callable[[str, bytes], None]
 
@@ -261,23 +260,13 @@ class _Tail:
             os.close(self._descriptor)
 
 
-@contextlib.contextmanager
-def _cancelling(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _cancelling(process: subprocess.Popen[bytes]) -> contextlib.AbstractContextManager[None]:
     """While the block runs, an interrupt goes to the supervisor as a word: `cancel`, the second time `kill`."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    times = 0
+    assert process.stdin is not None
+    control, words = process.stdin.fileno(), itertools.chain([b"cancel\n"], itertools.repeat(b"kill\n"))
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal times
-        times += 1
+    def interrupt(number: int) -> None:
         with contextlib.suppress(OSError):
-            os.write(process.stdin.fileno(), b"cancel\n" if times == 1 else b"kill\n")  # type: ignore[union-attr]
+            os.write(control, next(words))
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return interrupts_go_to(interrupt)

@@ -16,14 +16,12 @@ import json
 import math
 import os
 import shlex
-import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from repro_est.console import counted
@@ -33,11 +31,13 @@ from repro_est.hosts.inventory import TargetSpec
 from repro_est.hosts.pool import host_of
 from repro_est.hosts.session import Session
 from repro_est.hostside import batch
+from repro_est.hostside.clients import STREAMS
 from repro_est.launch.berth import Berth
 from repro_est.launch.crew import Mate, mate_of
 from repro_est.launch.ending import gather, outcome_of, release
 from repro_est.launch.follow import Verdict
-from repro_est.launch.handle import Handle, Member, remove_handle, write_handle
+from repro_est.launch.handle import Handle, remove_handle, write_handle
+from repro_est.launch.interrupts import interrupts_go_to
 from repro_est.launch.orders import Orders
 from repro_est.launch.process import Outcome
 from repro_est.launch.provision import Provision
@@ -60,7 +60,6 @@ _SLOWEST_SECONDS = 1.0
 _ASK_SECONDS = 1.5
 _PATIENCE_SECONDS = 300.0
 _CANCEL_SECONDS = 25.0
-_STREAMS = ("stdout", "stderr")
 _NEVER = ("PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS")
 """Why a job waits that no waiting helps (squeue(1), JOB REASON CODES)."""
 _ENDS = {"TIMEOUT": "timed_out", "DEADLINE": "timed_out", "CANCELLED": "canceled", "NODE_FAIL": "host_lost",
@@ -155,7 +154,7 @@ class Job:
         return self._state(), size > 0
 
     def _read_logs(self) -> int:
-        keys = [(str(rank), stream) for rank in range(self.handle.world_size) for stream in _STREAMS]
+        keys = [(str(rank), stream) for rank in range(self.handle.world_size) for stream in STREAMS]
         have = {(str(name), str(stream)): int(size) for name, stream, size in self._logs.offsets()}
         offsets = [have.get(key, 0) for key in keys]
         at = list(offsets)
@@ -219,14 +218,10 @@ class Job:
             raise LostContact(f"{error.message}; the job goes on", hint="repro attach @   when it is there again")
         time.sleep(1.0)
 
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
+    def _interruptible(self) -> contextlib.AbstractContextManager[None]:
         """Ctrl-C ends the run politely, a second one through Slurm, a third one leaves."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
-        def interrupt(number: int, frame: FrameType | None) -> None:
+        def interrupt(number: int) -> None:
             self._interrupts += 1
             if self._interrupts > 2:
                 raise Detached("left while Slurm ends the job", hint="repro attach @")
@@ -236,12 +231,7 @@ class Job:
             self._stopped = self._stopped or time.monotonic()
             threading.Thread(target=act, daemon=True).start()
 
-        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return interrupts_go_to(interrupt)
 
 
 class Batch:
@@ -393,10 +383,7 @@ class NewBatch(Batch):
 
     def _write_handle(self) -> None:
         assert self._berth is not None
-        ranks = tuple(rank.rank for rank in self._plan.layout.ranks())
-        member = Member(
-            self._berth.mate.spec, ranks, self._berth.directory, tuple(self._berth.inputs), self._berth.mate.skew
-        )
+        member = self._berth.member(self._plan.layout.ranks())
         lost_after, commit = self._target.lost_after_seconds, self._wishes.commit
         self._handle = Handle(self._token, self._target.name, lost_after, (member,), self._facts, commit)
         write_handle(self._attempt, self._handle)
