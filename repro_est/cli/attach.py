@@ -3,7 +3,7 @@
 repro run recipe.toml -t lab --detach ; repro attach @
 repro attach 3f9c --rank 3            show only what rank 3 writes
 
-Ctrl-C ends the run; to leave it running, press it three times, or close the terminal.
+Ctrl-C ends the run; closing the terminal, or `kill` of this command, leaves it running.
 """
 
 from __future__ import annotations
