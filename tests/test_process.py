@@ -209,7 +209,7 @@ def test_any_bytes_are_kept_as_they_are(tmp_path: Path) -> None:
 def test_the_environment_is_what_was_given_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANARY", "leak")
     environment = closed_environment(
-        prefix=tmp_path, home=tmp_path, temporary=tmp_path, use_gpu=False,
+        prefix=tmp_path, home=tmp_path, temporary=tmp_path, modules=tmp_path, use_gpu=False,
         declared={"DECLARED": "1"}, secrets={"TOKEN": "s"}, facts={"REPRO_RUN": "r"},
     )  # fmt: skip
     ran = run(tmp_path, "import os; print(sorted(os.environ))", environment=environment)

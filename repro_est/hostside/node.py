@@ -269,7 +269,9 @@ class Node:
         with open(os.path.join(self.directory, _RESERVE), "wb") as reserve:
             reserve.write(os.urandom(_RESERVE_BYTES))
         for name, text in config.get("files", {}).items():
-            with open(os.path.join(self.directory, name), "w", encoding="utf-8") as file:
+            path = os.path.join(self.directory, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w", encoding="utf-8") as file:
                 file.write(text)
         if config["node"] == 0:
             self.head = Head(config, self._say_to_nodes, self._decide, self._go, self._start_daemon)

@@ -18,6 +18,7 @@ from repro_est.outputs import LOGS, OUTPUTS
 from repro_est.plan import Plan
 from repro_est.targets.deliver import changed_files
 from repro_est.targets.gather import Taken, gather_logs, gather_tree
+from repro_est.targets.parcel import MODULES
 from repro_est.targets.stage import Workplace
 
 
@@ -123,7 +124,7 @@ def gather(
                 raise
             problems.append(error.message)
     write_driver_log(attempt / LOGS, timelines, skews)
-    return Workplace(source, work / "home", work / "tmp", {}, (), ()), problems
+    return Workplace(source, work / "home", work / "tmp", work / MODULES, {}, (), ()), problems
 
 
 def _fetch_one(session: Session, token: str, name: str, source: Path) -> None:

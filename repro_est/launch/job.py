@@ -22,6 +22,8 @@ from repro_est.lock.values import Lock
 from repro_est.observer import Observer
 from repro_est.plan import Plan
 from repro_est.project import Project
+from repro_est.store.guard import writing
+from repro_est.store.layout import LIVE
 from repro_est.store.store import Store
 from repro_est.targets.stage import Workplace, stage
 
@@ -84,8 +86,15 @@ class Here:
 
     def run(self) -> Outcome:
         self._observer.event("running", entry_script=self._plan.entry_script, work=str(self._place.source))
-        logs = self._attempt / "logs" / "rank-0"
-        return self._runtime.run(self._place, logs, self._secrets, self._observer.output)
+        live = self._attempt / LIVE
+        with writing(live):
+            live.symlink_to(self._place.source)
+        try:
+            return self._runtime.run(
+                self._place, self._attempt / "logs" / "rank-0", self._secrets, self._observer.output
+            )
+        finally:
+            live.unlink()
 
     def gather(self) -> tuple[Workplace, list[str]]:
         return self._place, []

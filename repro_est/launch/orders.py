@@ -20,6 +20,7 @@ from repro_est.launch.runtime import HOME, TEMPORARY, WORK, run_facts
 from repro_est.layout import Backend, Rank
 from repro_est.outputs import LOGS, OUTPUTS
 from repro_est.plan import Plan
+from repro_est.targets.parcel import MODULES, parcel
 from repro_est.targets.placement import Placement
 
 GRACE_SECONDS = 10.0
@@ -87,7 +88,7 @@ class Orders:
             "world_size": plan.layout.world_size,
             "ranks": {str(rank.rank): self._spec(berth, rank, base) for rank in berth.ranks},
             "launcher": launcher,
-            "files": files,
+            "files": {**files, **self._modules()},
             "python": berth.python if container else berth.mate.facts["python"]["executable"],
             "environment": {**base, **extra},
             "container": container,
@@ -121,6 +122,7 @@ class Orders:
             prefix=Path(berth.prefix),
             home=Path(home),
             temporary=Path(temporary),
+            modules=Path(f"{self._link}/{MODULES}"),
             use_gpu=self._plan.use_gpu,
             declared=self._plan.environment_variables,
             secrets={},
@@ -171,6 +173,9 @@ class Orders:
         if number:
             return {"kind": "mpi"}, {}, dict(command.environment)
         return {"kind": "mpi", "words": list(command.words)}, dict(command.files), dict(command.environment)
+
+    def _modules(self) -> dict[str, str]:
+        return {f"{MODULES}/{name}": text for name, text in parcel(azureml=False).items()}
 
     def _find_mpi(self) -> mpi.MpiCommand:
         head = self._berths[0]

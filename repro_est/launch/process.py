@@ -139,6 +139,7 @@ def closed_environment(
     prefix: Path,
     home: Path,
     temporary: Path,
+    modules: Path,
     use_gpu: bool,
     declared: Mapping[str, str],
     secrets: Mapping[str, str],
@@ -147,6 +148,7 @@ def closed_environment(
     """Returns the whole environment of a run: fixed values, then what the recipe declares.
 
     Args:
+        modules: directory that comes last on the Python path.
         facts: `REPRO_*` variables that tell the script about its run.
     """
     fixed = {
@@ -164,8 +166,9 @@ def closed_environment(
         "PYTHONUTF8": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # asked for by cuBLAS for deterministic results
     }
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, (declared.get("PYTHONPATH"), str(modules))))}
     hidden = {} if use_gpu else {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
-    return {**fixed, **hidden, **facts, **declared, **secrets}
+    return {**fixed, **hidden, **facts, **declared, **path, **secrets}
 
 
 def run_process(launch: Launch, *, on_output: OnOutput) -> Outcome:

@@ -31,7 +31,8 @@ from repro_est.targets.stage import Workplace
 WORK = "/work"
 HOME = "/home/repro"
 TEMPORARY = "/tmp"  # noqa: S108 -- in the container, where it is ours alone
-"""Where a container has the source, and its own home and temporary directory."""
+MODULES_INSIDE = "/repro"
+"""Where a container has the source, its own home and temporary directory, and the modules of `repro`."""
 
 _FROM_OUTSIDE = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "PATH", "HOME")
 
@@ -90,6 +91,7 @@ class _Process:
             prefix=self._prefix.path,
             home=place.home,
             temporary=place.temporary,
+            modules=place.modules,
             use_gpu=plan.use_gpu,
             declared=plan.environment_variables,
             secrets=secrets,
@@ -133,6 +135,7 @@ class _Container:
             prefix=Path(PREFIX),
             home=Path(HOME),
             temporary=Path(TEMPORARY),
+            modules=Path(MODULES_INSIDE),
             use_gpu=plan.use_gpu,
             declared=plan.environment_variables,
             secrets=secrets,
@@ -149,6 +152,7 @@ class _Container:
                 [str(place.logs), f"{WORK}/logs", "rw"],
                 [str(place.home), HOME, "rw"],
                 [str(place.temporary), TEMPORARY, "rw"],
+                [str(place.modules), MODULES_INSIDE, "ro"],
                 *(
                     [os.path.realpath(path), inputs[name], "rw" if name in writable else "ro"]
                     for name, path in place.input_paths.items()
@@ -193,5 +197,7 @@ def run_facts(plan: Plan, work: str, inputs: Mapping[str, str]) -> dict[str, str
         "REPRO_RUN": plan.hash,
         "REPRO_OUTPUTS": f"{work}/outputs",
         "REPRO_LOGS": f"{work}/logs",
+        **({"REPRO_SECRETS": ",".join(plan.secrets)} if plan.secrets else {}),
+        "MLFLOW_TRACKING_URI": "repro:",
         **{f"REPRO_INPUT_{name}": path for name, path in inputs.items()},
     }

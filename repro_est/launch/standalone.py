@@ -2,9 +2,10 @@
 
     docker run --rm --user "$(id -u):$(id -g)" -v "$PWD/outputs:/work/outputs" NAME
 
-On top of the image of the environment come one layer for the source and one for each input; the command, the variables
-and the working directory are in its configuration. Names of secrets are no part of it, nor is any value: they are given
-with `-e NAME`. The same plan and base make the same image, bit for bit, as everywhere in `images`.
+On top of the image of the environment come one layer for the source, one for the modules of `repro`, and one for each
+input; the command, the variables and the working directory are in its configuration. Names of secrets are no part of
+it, nor is any value: they are given with `-e NAME`. The same plan and base make the same image, bit for bit, as
+everywhere in `images`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from repro_est.images.builder import DOCKERS_LIMIT
 from repro_est.images.image import Image, variables
 from repro_est.images.layers import Layer, Layers
 from repro_est.launch.process import closed_environment
-from repro_est.launch.runtime import HOME, TEMPORARY, WORK, inside, run_facts
+from repro_est.launch.runtime import HOME, MODULES_INSIDE, TEMPORARY, WORK, inside, run_facts
 from repro_est.outputs import LOGS, OUTPUTS
 from repro_est.plan import Plan
 from repro_est.store.scratch import claimed_directory
 from repro_est.store.store import Store
+from repro_est.targets.parcel import parcel
 from repro_est.targets.stage import Workplace, stage
 
 _LAYER_FORMAT = "repro:layer:1"
@@ -52,7 +54,10 @@ def standalone(plan: Plan, image: Image, python: str, store: Store, *, with_inpu
             f"input {item.name}": ([paths[item.name], item.tree], _input(place, item.name, paths[item.name]))
             for item in (plan.recorded.inputs if with_inputs else ())
         }
-        if len(image.layers) + 1 + len(inputs) > DOCKERS_LIMIT:
+        modules = parcel(azureml=False)
+        made_of_modules = [MODULES_INSIDE, *(word for item in modules.items() for word in item)]
+        made.append(_layer(layers, "modules", made_of_modules, _below(place.modules, MODULES_INSIDE)))
+        if len(image.layers) + len(made) + len(inputs) > DOCKERS_LIMIT:
             made_of = [word for words, _ in inputs.values() for word in words]
             inputs = {"inputs": (made_of, dict(ChainMap(*(files for _, files in inputs.values()))))}
         made += [_layer(layers, name, words, files) for name, (words, files) in inputs.items()]
@@ -66,6 +71,7 @@ def standalone(plan: Plan, image: Image, python: str, store: Store, *, with_inpu
         prefix=Path(python).parent.parent,
         home=Path(HOME),
         temporary=Path(TEMPORARY),
+        modules=Path(MODULES_INSIDE),
         use_gpu=plan.use_gpu,
         declared=plan.environment_variables,
         secrets={},

@@ -35,6 +35,9 @@ from repro_est.digest import BlobHash, EnvironmentKey, RunHash, Sha256, TreeHash
 DRIVER_LOG = "driver.log"
 """Below `logs/` of an attempt of several ranks: the lines of all, in the order of time (`launch.streams`)."""
 
+LIVE = "live"
+"""In an attempt's directory while it runs on this machine: a link to the directory the script works in."""
+
 HANDLE = "hosts.json"
 """Beside attempt.json while an attempt is at hosts, which own it (`launch.handle`)."""
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from repro_est.files import remove_tree
+from repro_est.inside.history import History, read_run
 from repro_est.outputs import LOGS, OUTPUTS, missing_outputs, read_metrics
 from repro_est.plan import Plan
 from repro_est.scan import Scanned, scan
@@ -34,6 +35,7 @@ class Collected:
     Args:
         problems: promises that were broken, in words; empty for a success.
         warnings: what a person should know of a success.
+        history: what the script recorded of itself.
     """
 
     outputs: Tree
@@ -41,6 +43,7 @@ class Collected:
     metrics: Mapping[str, float]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    history: History = field(default_factory=History)
 
 
 def collect(plan: Plan, store: Store, place: Workplace, attempt: Path, *, secrets: Mapping[str, str]) -> Collected:
@@ -57,24 +60,36 @@ def collect(plan: Plan, store: Store, place: Workplace, attempt: Path, *, secret
     ]
     metrics, warnings = read_metrics(place.source / plan.recorded.metrics, plan.recorded.metrics)
     _merge_logs(place.logs, attempt / LOGS)
+    history = read_run(str(attempt / LOGS))
     with store.batch() as batch:
         outputs, lost = _take(place.outputs, OUTPUTS, batch, secrets)
         logs, lost_logs = _take(attempt / LOGS, LOGS, batch, secrets)
         batch.publish()
-    problems += [*lost, *lost_logs]
+    problems += [*lost, *lost_logs, *_own_verdict(history)]
     problems += [
         f"{pattern}: declared in [outputs], not written" for pattern in missing_outputs(plan.recorded.required, outputs)
     ]
+    wanted = [(model.name, model.path) for model in plan.recorded.models]
     problems += [
-        f"{model.path}: to be registered as model `{model.name}`, not written"
-        for model in plan.recorded.models
-        if outputs.below(model.path.removeprefix(f"{OUTPUTS}/")) is None
+        f"{path}: to be registered as model `{name}`, not written"
+        for name, path in [*wanted, *((model["name"], model["path"]) for model in history.models)]
+        if outputs.below(path.removeprefix(f"{OUTPUTS}/")) is None
     ]
     for name, tree in ((OUTPUTS, outputs), (LOGS, logs)):
         store.write_tree(tree)
         remove_tree(attempt / name)
         store.view(tree, attempt / name)
-    return Collected(outputs, logs, metrics, tuple(problems), tuple(warnings))
+    return Collected(outputs, logs, {**history.scalars(), **metrics}, tuple(problems), tuple(warnings), history)
+
+
+def _own_verdict(history: History) -> list[str]:
+    """What the script said of itself with `run.fail` or `run.cancel`."""
+    match history.end:
+        case ("failed", text):
+            return [f"it called run.fail{f': {text}' if text else ''}"]
+        case ("canceled", _):
+            return ["it called run.cancel"]
+    return []
 
 
 def _merge_logs(written: Path, logs: Path) -> None:

@@ -5,6 +5,7 @@
     <work>/inputs/NAME        a link to the input (mode mount) or a private copy (mode copy); an input that is
                               a single file is inputs/NAME/<its file name>
     <work>/home, <work>/tmp   fresh HOME and TMPDIR
+    <work>/modules            what `repro` puts on the Python path (`targets.parcel`)
 
 Each input is compared with the planned hash here, so that what the script opens is what was hashed.
 """
@@ -30,6 +31,7 @@ from repro_est.snapshot import InputTree, digest_input, signatures
 from repro_est.store.guard import writing
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
+from repro_est.targets.parcel import MODULES, unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Workplace:
 
     Args:
         source: working directory of the script.
+        modules: goes onto its Python path.
         input_paths: what an argument `{input = NAME}` becomes.
         inputs: name, tree and stat signatures of the mounted inputs, to be looked at again when the script has ended.
         read_only: the directories and files the script must not write to.
@@ -46,6 +49,7 @@ class Workplace:
     source: Path
     home: Path
     temporary: Path
+    modules: Path
     input_paths: dict[str, str]
     inputs: tuple[tuple[str, InputTree, Mapping[str, Signature | None]], ...]
     read_only: tuple[Path, ...]
@@ -86,7 +90,8 @@ def stage(plan: Plan, store: Store, root: Path) -> Workplace:
             opened.append((item.name, tree, signatures(tree)))
             read_only.append(tree.path)
         paths[item.name] = str(link)
-    return Workplace(source, root / "home", root / "tmp", paths, tuple(opened), tuple(read_only))
+    unpack(root / MODULES, azureml=False)
+    return Workplace(source, root / "home", root / "tmp", root / MODULES, paths, tuple(opened), tuple(read_only))
 
 
 def open_input(item: PlannedInput, store: Store, views: Path) -> InputTree:
