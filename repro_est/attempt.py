@@ -28,6 +28,7 @@ from repro_est.errors import (
     VerificationError,
 )
 from repro_est.git import facts
+from repro_est.inside.history import History
 from repro_est.launch.diagnosis import report
 from repro_est.launch.handle import read_handle
 from repro_est.launch.job import Job
@@ -41,6 +42,7 @@ from repro_est.plan import Plan
 from repro_est.platforms import current_platform
 from repro_est.project import Project
 from repro_est.store.guard import writing
+from repro_est.store.notes import PROPERTY, TAG, write_notes
 from repro_est.store.records import AttemptRecord, Result, Status
 from repro_est.store.runs import Runs
 from repro_est.store.scratch import claimed_directory
@@ -219,7 +221,17 @@ class _Execution:
             self.observer.event("warning", message=f"partial outputs could not be kept: {why}")
             return Collected(Tree.of(()), Tree.of(()), {}, (), ())
         self.recorder.collected(collected)
+        self._keep_notes(collected.history)
         return collected
+
+    def _keep_notes(self, history: History) -> None:
+        """Keeps the tags and properties the script gave its run."""
+        notes = [(TAG, key, value) for key, value in history.tags.items()]
+        notes += [(PROPERTY, key, value) for key, value in history.properties.items()]
+        try:
+            write_notes(self.store.layout, self.plan.hash, notes)
+        except ReproError as error:  # an attempt before this one had set a property to something else
+            self.observer.event("warning", message=error.message)
 
     def _failure(self, outcome: Outcome, collected: Collected) -> ReproError | None:
         """Returns what a person should read when the attempt is no success, else None."""

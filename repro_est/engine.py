@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING
 
 from repro_est.digest import RunHash
 from repro_est.environment.key import environment_document
-from repro_est.errors import HostsFailed, LockError, UsageError, VerificationError
+from repro_est.errors import (
+    HostsFailed,
+    InfrastructureError,
+    Interrupted,
+    LockError,
+    UsageError,
+    VerificationError,
+)
 from repro_est.files import write_atomic
 from repro_est.inputs import pin_inputs
 from repro_est.lock.lockfile import dumps, loads
@@ -275,12 +282,54 @@ def run(
     return _finished(plan, result, store, cached=False, register=commit)
 
 
-def cancel(plan: Plan, store: Store, observer: Observer) -> None:
-    """Ends a run that is at its hosts, and collects what it has.
+def cancel(run: RunHash, store: Store, observer: Observer) -> bool:
+    """Ends a run, wherever it is, and keeps what it has written; False when it had ended before.
 
     Raises:
-        Interrupted: it was ended, as asked for; else it had ended before.
+        UsageError: it is not running, or is executed by a process that is not ours to end.
     """
+    runs = Runs(store.layout)
+    if runs.is_executed(run):
+        _interrupt(run, store)
+        return True
+    if runs.at_hosts(run) is None:
+        raise UsageError(f"run {run[:12]}: is not running", hint="repro ps")
+    try:
+        _cancel_at_hosts(plan_of(run, store), store, observer)
+    except Interrupted as done:
+        observer.event("message", message=done.message)
+        return True
+    return False
+
+
+def _interrupt(run: RunHash, store: Store) -> None:
+    """Has the client that executes a run end it, as Ctrl-C there would."""
+    import os
+    import signal
+    import socket
+
+    from repro_est.store.leases import Leases
+
+    leases, name = Leases(store.layout), f"run-{run}"
+    owner = leases.owner(name)
+    if owner.host != socket.gethostname() or owner.pid == os.getpid():
+        raise UsageError(
+            f"run {run[:12]}: is executed by {owner}, on another machine", hint=f"repro cancel {run[:12]}   there"
+        )
+    try:
+        os.kill(owner.pid, signal.SIGINT)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        raise UsageError(f"run {run[:12]}: is executed by {owner}, which is not yours to end") from None
+    until = time.monotonic() + _CANCEL_SECONDS
+    while leases.is_held(name):
+        if time.monotonic() > until:
+            raise InfrastructureError(f"run {run[:12]}: {owner} does not end it", hint=f"kill {owner.pid}")
+        time.sleep(0.05)
+
+
+def _cancel_at_hosts(plan: Plan, store: Store, observer: Observer) -> None:
     from repro_est.attempt import resume_attempt
     from repro_est.launch.wishes import Wishes
     from repro_est.store.leases import Leases

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from repro_est.digest import RunHash
 from repro_est.errors import ReproError
 from repro_est.store.layout import Layout
+from repro_est.store.notes import read_notes
 from repro_est.store.records import Records, Result, Status
 
 if TYPE_CHECKING:
@@ -273,14 +274,14 @@ class Index:
         newest = attempts[-1] if attempts and not attempts[-1].status.is_terminal else last
         status = Status.COMPLETED if result else (last.status if last else unrecorded)
         uncommitted = result is None and last is not None and last.status is Status.COMPLETED
-        tags = recorded.get("tags")
+        tags = recorded["tags"] if isinstance(recorded.get("tags"), dict) else {}
         return RunRow(
             run_hash=run,
             name=_text(recorded.get("name", "")),
             status=status,
             started=_text(newest.started if newest else ""),
             finished=_text(result.finished if result else (last.finished if last else "")),
-            tags={_text(key): _text(value) for key, value in tags.items()} if isinstance(tags, dict) else {},
+            tags={_text(key): _text(value) for key, value in read_notes(self._layout, run).over(tags).items()},
             metrics={_text(name): value for name, value in result.metrics.items()} if result else {},
             is_open=uncommitted or unsettled,
         )

@@ -8,6 +8,8 @@ runs/<hash>/plan.json         the closure: enough to run it again
 runs/<hash>/attempts/<n>/     attempt.json, logs/, outputs/ (read-only views)
 runs/<hash>/result.json       the commit record, written last
 runs/<hash>/outputs, logs     links to those of the accepted attempt
+runs/<hash>/notes.jsonl       tags, properties, experiments (`store.notes`)
+runs/<hash>/submission.json   who was started to execute it, by the Python API (`api.submission`)
 envs/<key>/                   a finished prefix; env.json inside is its record
 layers/<diff id>.tar          layers of images, uncompressed; layers/<key>.json says which one is which
 images/<image id>.json        images of environments; images/<tag> is a link to one
@@ -79,6 +81,12 @@ class Layout:
 
     def result(self, run: RunHash) -> Path:
         return self.run(run) / "result.json"
+
+    def notes(self, run: RunHash) -> Path:
+        return self.run(run) / "notes.jsonl"
+
+    def submission(self, run: RunHash) -> Path:
+        return self.run(run) / "submission.json"
 
     def attempts(self, run: RunHash) -> Path:
         return self.run(run) / "attempts"
