@@ -9,6 +9,7 @@ A plan's document becomes a flat mapping from leaf to text; two runs differ exac
     arguments                          inputs.digits/images.csv.gz
     source/train.py                    secrets.HF_TOKEN
     layout.node_count                  use_gpu
+    compat.azureml
 
 Pure: trees and file contents are handed in.
 """
@@ -82,7 +83,7 @@ def leaves(document: Document) -> dict[str, str]:
                 flat.update({f"secrets.{name}": "declared" for name in value})  # type: ignore[union-attr]
             case "environment":
                 flat.update(_environment_leaves(value))  # type: ignore[arg-type]
-            case "inputs" | "environment_variables" | "layout":
+            case "inputs" | "environment_variables" | "layout" | "compat":
                 flat.update({f"{key}.{name}": str(item) for name, item in value.items()})  # type: ignore[union-attr]
             case _:
                 flat[key] = _scalar(value)

@@ -28,6 +28,7 @@ The document, format 1 (`?` may be absent):
                             parameter_servers?}: those not at their default (`layout`)
     network?                true
     salt?                   text
+    compat?                 {"azureml": true}
 """
 
 from __future__ import annotations
@@ -150,10 +151,25 @@ class Plan:
         return bool(self.document.get("network", False))
 
     @property
+    def compat_azureml(self) -> bool:
+        compat = self.document.get("compat", {})
+        assert isinstance(compat, Mapping)
+        return bool(compat.get("azureml", False))
+
+    @property
     def environment_variables(self) -> dict[str, str]:
         variables = self.document.get("environment_variables", {})
         assert isinstance(variables, Mapping)
         return {name: str(value) for name, value in variables.items()}
+
+    def command(self, python: str, input_paths: Mapping[str, str]) -> tuple[str, ...]:
+        """Returns the command line that executes the plan.
+
+        Args:
+            python: the interpreter of the environment.
+            input_paths: where the run sees each input.
+        """
+        return (python, self.entry_script, *self.command_words(input_paths))
 
     def command_words(self, input_paths: Mapping[str, str]) -> list[str]:
         """Returns the words after the entry script, each input reference replaced by its path."""
@@ -304,6 +320,7 @@ def _document(
         "layout": estimator.layout.document(use_gpu=estimator.use_gpu),
         "network": recipe.environment.network,
         "salt": recipe.salt,
+        "compat": {"azureml": True} if recipe.compat_azureml else {},
     }
     return {
         "format": PLAN_FORMAT,

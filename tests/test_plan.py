@@ -87,6 +87,7 @@ HASHED_CHANGES: dict[str, tuple[Plan, str]] = {
     "environment_variables": (plan(estimator(environment_variables=(("A", "2"),))), "environment_variables.A"),
     "secrets": (plan(dataclasses.replace(RECIPE, secrets=())), "secrets.HF_TOKEN"),
     "salt": (plan(dataclasses.replace(RECIPE, salt="x")), "salt"),
+    "azureml": (plan(dataclasses.replace(RECIPE, compat_azureml=True)), "compat.azureml"),
     "source_directory": (plan(source=TreeHash("3" * 32)), "source"),
     "path": (plan(inputs=(dataclasses.replace(INPUT, tree=TreeHash("4" * 32)),)), "inputs.d"),
     "python": (plan(environment={**ENVIRONMENT, "python": "3.12.1"}), "environment.python"),
@@ -221,6 +222,7 @@ FULL = Parts(
         estimator=dataclasses.replace(RECIPE.estimator, use_gpu=True, layout=LAYOUT),
         environment=dataclasses.replace(RECIPE.environment, network=True),
         salt="salt",
+        compat_azureml=True,
     ),
     {
         **ENVIRONMENT,
@@ -334,6 +336,7 @@ HASHED_FIELDS: dict[str, Mutation] = {
         (FULL.of_recipe(environment=dataclasses.replace(FULL.recipe.environment, network=False)), "network")
     ),
     "salt": other(words, "salt").map(lambda new: (FULL.of_recipe(salt=new), "salt")),
+    "compat": st.just((FULL.of_recipe(compat_azureml=False), "compat.azureml")),
     "environment.python": other(words, "3.11.7").map(
         lambda new: (FULL.of_environment(python=new), "environment.python")
     ),

@@ -151,9 +151,9 @@ class Orders:
             "REPRO_TOKEN": self._token,
         }
         environment = {**base, **facts, **contract, **plan.environment_variables, **self._secrets}
-        words = expand(plan.command_words(berth.input_paths), environment)
+        words = expand(plan.command(berth.python, berth.input_paths), environment)
         return {
-            "command": [*([] if "/" in berth.python else ["/usr/bin/env"]), berth.python, plan.entry_script, *words],
+            "command": [*([] if "/" in berth.python else ["/usr/bin/env"]), *words],
             "cwd": work,
             "environment": environment,
             "log_directory": f"{self._link}/ranks/{rank.rank}"

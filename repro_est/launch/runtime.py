@@ -98,7 +98,7 @@ class _Process:
             facts=run_facts(plan, str(place.source), place.input_paths),
         )
         launch = Launch(
-            command=(str(self._prefix.python), plan.entry_script, *plan.command_words(place.input_paths)),
+            command=plan.command(str(self._prefix.python), place.input_paths),
             cwd=place.source,
             environment=environment,
             log_directory=logs,
@@ -145,7 +145,7 @@ class _Container:
         writable = {item.name for item in plan.recorded.inputs if item.copy}
         specification = {
             "image": f"sha256:{self._image.image_id}",
-            "command": [self._python, plan.entry_script, *plan.command_words(inputs)],
+            "command": list(plan.command(self._python, inputs)),
             "mounts": [
                 [str(place.source), WORK, "ro"],
                 [str(place.outputs), f"{WORK}/outputs", "rw"],

@@ -81,7 +81,7 @@ def standalone(plan: Plan, image: Image, python: str, store: Store, *, with_inpu
     config = {
         **image.config,
         "config": {
-            "Cmd": [python, plan.entry_script, *plan.command_words(paths)],
+            "Cmd": list(plan.command(python, paths)),
             "Env": [f"{name}={value}" for name, value in sorted({**variables(below), **environment}.items())],
             "Labels": {**(below.get("Labels") or {}), "repro.run": plan.hash, "repro.source": plan.source},
             "WorkingDir": WORK,

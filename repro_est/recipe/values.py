@@ -223,6 +223,7 @@ class Recipe:
         experiment_name, tags, description: recorded, never hashed.
         secrets: names of environment variables given to the script; the names are hashed, no value ever is.
         salt: hashed; changing it forces another run.
+        compat_azureml: `import azureml.core` works in the script.
     """
 
     path: Path
@@ -239,6 +240,7 @@ class Recipe:
     description: str = ""
     tags: tuple[tuple[str, str], ...] = field(default=())
     names: tuple[tuple[Path, Path], ...] = ()
+    compat_azureml: bool = False
 
     @property
     def name(self) -> str:
