@@ -11,6 +11,7 @@ Everything a person sees goes through an `Observer`; nothing here prints.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from repro_est.environment.key import environment_document
 from repro_est.errors import (
     HostsFailed,
     InfrastructureError,
+    InputError,
     Interrupted,
     LockError,
     UsageError,
@@ -73,12 +75,17 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A plan and the things of the recipe that the plan does not carry."""
+    """A plan and the things of the recipe that the plan does not carry.
+
+    Args:
+        needed: the same of each recipe whose run is an input of this one.
+    """
 
     plan: Plan
     recipe: Recipe
     snapshot: Snapshot
     lock: Lock = field(repr=False)
+    needed: tuple[Prepared, ...] = ()
 
 
 def prepare(
@@ -88,31 +95,65 @@ def prepare(
     observer: Observer,
     *,
     relock: bool = False,
+    run_needed: bool = False,
 ) -> Prepared:
     """Pins everything the recipe depends on and returns its plan.
 
     Args:
-        relock: make the lock anew where it no longer satisfies the recipe.
+        relock: make a lock anew where it no longer satisfies its recipe.
+        run_needed: run first the recipes whose runs are inputs, where those are not there yet.
 
     Raises:
-        LockError: the lock is stale, or cannot be made.
-        SourceError, InputError: the source or an input cannot be pinned.
+        LockError: a lock is stale, or cannot be made.
+        SourceError, InputError: the source or an input cannot be pinned; a run that is needed is not there.
+        ScriptFailed: one that was needed failed.
     """
-    lock = locked(recipe, store, observer, relock=relock)
-    source = take_snapshot(recipe, project, store)
-    for warning in source.warnings:
-        observer.event("warning", message=warning)
-    inputs = pin_inputs(recipe.inputs, lock, store, Runs(store.layout))
-    plan = make_plan(
-        recipe,
-        environment=environment_document(lock, current_platform()),
-        source=source.hash,
-        inputs=inputs,
-        lock=dumps(lock).decode(),
-        conda_lock=lock.conda.text if lock.conda else "",
-    )
-    observer.event("planned", run_hash=plan.hash, name=recipe.name, source=source.hash)
-    return Prepared(plan, recipe, source, lock)
+    return _Preparation(project, store, observer, relock=relock, run_needed=run_needed).of(recipe)
+
+
+class _Preparation:
+    """Prepares a recipe and those it needs, each once."""
+
+    def __init__(self, project: Project, store: Store, observer: Observer, *, relock: bool, run_needed: bool) -> None:
+        self._project, self._store, self._observer = project, store, observer
+        self._relock, self._run_needed = relock, run_needed
+        self._needed: dict[Path, Prepared] = {}
+
+    def of(self, recipe: Recipe) -> Prepared:
+        store, observer = self._store, self._observer
+        lock = locked(recipe, store, observer, relock=self._relock)
+        source = take_snapshot(recipe, self._project, store)
+        for warning in source.warnings:
+            observer.event("warning", message=warning)
+        inputs = pin_inputs(recipe.inputs, lock, store, Runs(store.layout), self._run_of)
+        plan = make_plan(
+            recipe,
+            environment=environment_document(lock, current_platform()),
+            source=source.hash,
+            inputs=inputs,
+            lock=dumps(lock).decode(),
+            conda_lock=lock.conda.text if lock.conda else "",
+        )
+        observer.event("planned", run_hash=plan.hash, name=recipe.name, source=source.hash)
+        return Prepared(plan, recipe, source, lock, tuple(self._needed[item.path] for item in recipe.needed))
+
+    def _run_of(self, name: str, recipe: Recipe) -> RunHash:
+        """Returns the run of a recipe that is an input of another one: the one that is there, or a new one."""
+        known = self._needed.get(recipe.path)
+        if known is not None:
+            return known.plan.hash
+        self._observer.event("needed", recipe=str(recipe.path), input=name)
+        prepared = self.of(recipe)
+        plan = prepared.plan
+        if self._run_needed:
+            source = recipe.estimator.source_directory
+            finished = run(plan, self._store, self._observer, self._project, source_directory=source)
+            self._observer.event("ready", run_hash=plan.hash, name=recipe.name, cached=finished.cached)
+        elif hit(plan, self._store, self._observer) is None:
+            shown = os.path.relpath(recipe.path)
+            raise InputError(f"inputs.{name}: needs run {plan.hash} of {shown} first", hint=f"repro run {shown}")
+        self._needed[recipe.path] = prepared
+        return plan.hash
 
 
 def take_snapshot(recipe: Recipe, project: Project, store: Store) -> Snapshot:
@@ -133,7 +174,10 @@ def source_listing(recipe: Recipe, project: Project) -> Listing:
 
 def left_out(recipe: Recipe, project: Project) -> tuple[Path, ...]:
     """The files that only tell `repro` what to do, and the store: never part of a snapshot."""
-    return (*recipe.files, recipe.lock_path, recipe.conda_lock_path, project.root / CONFIG_NAME, project.store)
+    told = [
+        path for item in recipe.with_needed for path in (*item.files, item.lock_path, item.conda_lock_path)
+    ]  # those of what it needs too, so that only what that run wrote counts
+    return (*told, project.root / CONFIG_NAME, project.store)
 
 
 def locked(recipe: Recipe, store: Store, observer: Observer, *, relock: bool = False) -> Lock:

@@ -7,31 +7,36 @@ when it ended (`InputTree.changed`), so that the executed bytes are the hashed b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from repro_est.digest import RunHash, Sha256, TreeHash
 from repro_est.errors import InputError, UsageError
 from repro_est.lock.values import Lock
 from repro_est.plan import PlannedInput
-from repro_est.recipe.values import Input, InputMode, ModelInput, PathInput, RunInput, UrlInput
+from repro_est.recipe.values import Input, InputMode, ModelInput, PathInput, Recipe, RecipeInput, RunInput, UrlInput
 from repro_est.snapshot import digest_input
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
 from repro_est.store.trees import Tree
 
+RunOf = Callable[[str, Recipe], RunHash]
+"""Gives, for the input of a name, the run of a recipe; that has an accepted result."""
 
-def pin_inputs(inputs: Sequence[Input], lock: Lock, store: Store, runs: Runs) -> tuple[PlannedInput, ...]:
+
+def pin_inputs(
+    inputs: Sequence[Input], lock: Lock, store: Store, runs: Runs, run_of: RunOf
+) -> tuple[PlannedInput, ...]:
     """Returns every input of a recipe with the hash of what the script will see.
 
     Raises:
         InputError: an input is missing, unreadable, or not in the lock.
         UsageError: a run or model that is not in this store.
     """
-    return tuple(_pin(item, lock, store, runs) for item in inputs)
+    return tuple(_pin(item, lock, store, runs, run_of) for item in inputs)
 
 
-def _pin(item: Input, lock: Lock, store: Store, runs: Runs) -> PlannedInput:
+def _pin(item: Input, lock: Lock, store: Store, runs: Runs, run_of: RunOf) -> PlannedInput:
     copy = item.mode is InputMode.COPY
     match item.source:
         case PathInput(path):
@@ -46,6 +51,10 @@ def _pin(item: Input, lock: Lock, store: Store, runs: Runs) -> PlannedInput:
             resolved = runs.resolve(run)
             tree = subtree_of_run(resolved, path, store, runs).hash
             return PlannedInput(item.name, tree, {"run": resolved, "path": path}, copy)
+        case RecipeInput(recipe, path):
+            run = run_of(item.name, recipe)
+            tree = subtree_of_run(run, path, store, runs).hash
+            return PlannedInput(item.name, tree, {"run": run, "path": path, "recipe": str(recipe.path)}, copy)
         case ModelInput(name, version):
             from repro_est.store.models import Models
 

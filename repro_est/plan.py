@@ -55,7 +55,8 @@ class PlannedInput:
     Args:
         tree: what the script will see; hashed.
         origin: where the bytes are, as JSON; recorded. One of `{"path": ...}`, `{"url": ..., "sha256": ...}`,
-            `{"run": ..., "path": ...}`, `{"model": ..., "version": ..., "run": ..., "path": ...}`.
+            `{"run": ..., "path": ...}` (and `"recipe"` where that was asked for),
+            `{"model": ..., "version": ..., "run": ..., "path": ...}`.
         copy: the script gets a private, writable copy; recorded.
     """
 

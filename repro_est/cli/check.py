@@ -10,9 +10,9 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from repro_est.cli.common import add_json, add_recipe
+from repro_est.cli.common import TerminalObserver, add_json, add_recipe, open_store, shown_path, store_exists
 from repro_est.console import Console
-from repro_est.errors import LockError, RecipeError, ReproError, SourceError, UsageError
+from repro_est.errors import InputError, LockError, RecipeError, ReproError, SourceError, UsageError
 from repro_est.lock.values import Lock
 from repro_est.recipe.check import Finding
 from repro_est.recipe.values import Recipe
@@ -56,6 +56,7 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
     yield from check(recipe, lock)
     yield from found
     yield from _source(recipe)
+    yield from _needed(recipe)
 
 
 def _lock(recipe: Recipe, found: list[Finding], *, hint: str) -> Lock | None:
@@ -96,6 +97,44 @@ def _source(recipe: Recipe) -> Iterator[Finding]:
     hint = f"a line in {source / '.reproignore'} leaves it out"
     for problem in listing.problems:
         yield Finding("error", str(source), None, problem.removeprefix(f"{source}/"), hint)
+
+
+def _needed(recipe: Recipe) -> Iterator[Finding]:
+    """The runs of other recipes that have to be made before this one can be."""
+    from repro_est.recipe.check import declared
+    from repro_est.recipe.values import RecipeInput
+
+    for item in recipe.inputs:
+        if not isinstance(item.source, RecipeInput):
+            continue
+        needed = item.source.recipe
+        try:
+            what = _missing_run(needed)
+        except ReproError as error:
+            yield from _of_error(error, needed.path)
+            continue
+        if what is not None:
+            file, line = declared(recipe, ("inputs", item.name))
+            shown = shown_path(needed.path)
+            message = f"needs {what} of {shown} first, which `repro run` makes"
+            yield Finding("warning", str(file), line, message, f"repro run {shown}", f"inputs.{item.name}")
+
+
+def _missing_run(needed: Recipe) -> str | None:
+    """Returns the run of a recipe that is not there, None when it is; without a lock nobody knows its hash."""
+    from repro_est import engine
+
+    if not store_exists() or not all(item.lock_path.exists() for item in needed.with_needed):
+        return "a run"
+    project, store = open_store()
+    observer = TerminalObserver(Console(quiet=True))
+    try:
+        plan = engine.prepare(needed, project, store, observer).plan
+    except InputError as error:
+        if not needed.needed:
+            raise
+        return f"a run ({error.message})"
+    return None if engine.hit(plan, store, observer) else f"run {plan.hash}"
 
 
 def _of_error(error: ReproError, file: Path) -> Iterator[Finding]:

@@ -105,6 +105,11 @@ class TerminalObserver:
                     "Locked",
                     f"{counted(count, 'package')} for Python {facts['python']} in {shown_path(Path(facts['lock']))}",
                 )
+            case "needed":
+                console.step("Needed", f"{shown_path(Path(facts['recipe']))}, for inputs.{facts['input']}")
+            case "ready":
+                run = f"run {str(facts['run_hash'])[:12]} of {facts['name']}"
+                console.step("Ready", run + (", cached" if facts["cached"] else ""))
             case "waiting":
                 what = f"environment {str(facts['environment'])[:12]}" if "environment" in facts else "the same run"
                 console.step("Waiting", f"for {what}, made by {facts['owner']}")

@@ -58,6 +58,8 @@ def dependencies_of(prepared: Prepared, store: Store) -> list[Path]:
     for item in prepared.plan.recorded.inputs:
         if set(item.origin) == {"path"}:
             found |= set(_below(Path(str(item.origin["path"]))))
+    for needed in prepared.needed:
+        found |= set(dependencies_of(needed, store))
     # What is not there (a symlink to nothing, a file removed just now) would make the target for ever out of date.
     return sorted(path for path in found if path.exists())
 

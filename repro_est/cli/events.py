@@ -49,7 +49,7 @@ class JsonObserver:
             emit("error", **told)
 
     def event(self, kind: str, **facts: Any) -> None:
-        if kind in ("planned", "finished"):  # between the two an error is one of the run
+        if kind in ("planned", "ready", "finished"):  # between the first and the others an error is one of the run
             self._run_hash = facts["run_hash"] if kind == "planned" else ""
         if kind != "progress":  # one for each quarter of a megabyte: for a bar, not for a record
             emit(kind, **facts)

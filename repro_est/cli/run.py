@@ -113,7 +113,7 @@ def _execute(arguments: argparse.Namespace, observer: Observer) -> int:
         from repro_est.recipe.load import load
 
         recipe = load(path, tuple(arguments.overrides))
-        prepared = engine.prepare(recipe, project, store, observer, relock=arguments.relock)
+        prepared = engine.prepare(recipe, project, store, observer, relock=arguments.relock, run_needed=True)
         plan, source = prepared.plan, recipe.estimator.source_directory
     if arguments.target:
         plan = dataclasses.replace(plan, recorded=dataclasses.replace(plan.recorded, target=arguments.target))
@@ -245,7 +245,8 @@ def _note(
 ) -> None:
     """Leaves a note by which the same command is answered from stat signatures alone (`cli.recall`)."""
     recipe, plan = prepared.recipe, prepared.plan
-    moving = any(isinstance(item.source, RunInput) and item.source.run.startswith("@") for item in recipe.inputs)
+    sources = [item.source for item in recipe.inputs]
+    moving = recipe.needed or any(isinstance(item, RunInput) and item.run.startswith("@") for item in sources)
     estimator = recipe.estimator
     dockerfile = estimator.image.dockerfile if estimator.image else None
     unwatched = estimator.pip_requirements_file or estimator.conda_dependencies_file or dockerfile

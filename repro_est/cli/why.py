@@ -83,8 +83,9 @@ def _plan_of_recipe(path: Path, overrides: tuple[str, ...], project: Project, st
     from repro_est.recipe.load import load
 
     recipe = load(path, overrides)
-    if not recipe.lock_path.exists():
-        raise LockError(f"{shown_path(recipe.lock_path)}: no lock", hint=f"repro lock {path}")
+    for item in recipe.with_needed:
+        if not item.lock_path.exists():
+            raise LockError(f"{shown_path(item.lock_path)}: no lock", hint=f"repro lock {shown_path(item.path)}")
     return prepare(recipe, project, store, TerminalObserver(Console())).plan
 
 

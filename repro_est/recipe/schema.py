@@ -210,7 +210,13 @@ KEYS = (
     Key("environment", "network", Type.BOOLEAN, _H, "Network during the run, in a container; off by default.", False),
     Key("docker", "memory", Type.STRING, _R, 'Most memory of the container, "8g".'),
     Key("docker", "cpus", Type.NUMBER, _R, "Most processors of the container, 1.5."),
-    Key("inputs", "path", Type.STRING, _L, "File or directory; `run:HASH/outputs/...`; `model:NAME:VERSION`."),
+    Key(
+        "inputs",
+        "path",
+        Type.STRING,
+        _L,
+        "File or directory; `run:HASH/outputs/...`; `model:NAME:VERSION`; `recipe:FILE.toml/outputs/...`, run first.",
+    ),
     Key("inputs", "url", Type.STRING, _L, "http(s) address of a file; needs sha256."),
     Key("inputs", "sha256", Type.STRING, _H, "Of the file at url, 64 hex digits."),
     Key(

@@ -181,11 +181,19 @@ class ModelInput:
 
 
 @dataclass(frozen=True, slots=True)
+class RecipeInput:
+    """`path = "recipe:prep.toml/outputs/..."`: of another recipe's run, which is made first where it is not there."""
+
+    recipe: Recipe
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Input:
     """`[inputs.NAME]`."""
 
     name: str
-    source: PathInput | UrlInput | RunInput | ModelInput
+    source: PathInput | UrlInput | RunInput | ModelInput | RecipeInput
     mode: InputMode = InputMode.MOUNT
 
 
@@ -246,6 +254,25 @@ class Recipe:
     def name(self) -> str:
         """The file name without its ending: what listings show."""
         return self.path.stem
+
+    @property
+    def needed(self) -> tuple[Recipe, ...]:
+        """The recipes whose runs are inputs of this one, each once; not those that they need themselves."""
+        found = {
+            item.source.recipe.path: item.source.recipe for item in self.inputs if isinstance(item.source, RecipeInput)
+        }
+        return tuple(found.values())
+
+    @property
+    def with_needed(self) -> tuple[Recipe, ...]:
+        """This recipe and all that it needs, directly or not, each once."""
+        found, pending = {self.path: self}, list(self.needed)
+        while pending:
+            recipe = pending.pop(0)
+            if recipe.path not in found:
+                found[recipe.path] = recipe
+                pending += recipe.needed
+        return tuple(found.values())
 
     @property
     def lock_path(self) -> Path:
