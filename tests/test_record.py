@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from repro_est.inside.history import History, read, read_run
+from repro_est.inside.history import Growing, History, read, read_run
 from repro_est.inside.record import Record
 from repro_est.inside.run import Context, Run, RunError
 from repro_est.targets.parcel import parcel, unpack
@@ -37,6 +37,14 @@ def run(tmp_path: Path) -> Run:
 
 def history(tmp_path: Path, child: str = "") -> History:
     return read_run(str(tmp_path / "logs"), child)
+
+
+def test_a_record_can_be_read_on_as_it_grows(run: Run, tmp_path: Path) -> None:
+    growing = Growing(str(tmp_path / "logs" / "rank-0" / "run.jsonl"))
+    assert growing.look().metrics == {}
+    for value in range(3):
+        run.log("m", value)
+        assert growing.look().view() == run.get_metrics()
 
 
 # ---- metrics
@@ -168,6 +176,19 @@ def test_children_have_records_of_their_own(run: Run, tmp_path: Path) -> None:
     assert history(tmp_path, "2").end == ("failed", "ZeroDivisionError: no")
     assert failing.get_status() == "Failed"
     assert run.get_metrics(recursive=True)[f"{run.id}/1"] == {"accuracy": 0.5, f"{run.id}/1/1": {"accuracy": 0.25}}
+
+
+def test_children_begun_by_several_processes_share_no_record(run: Run, tmp_path: Path) -> None:
+    for _ in range(4):
+        if os.fork() == 0:
+            for _ in range(25):
+                run.child_run().log("m", 1)
+            os._exit(0)
+    for _ in range(4):
+        os.wait()
+    children = [child.id for child in run.get_children()]
+    assert len(children) == len(set(children)) == 100
+    assert all(child.get_metrics() == {"m": 1} for child in run.get_children())
 
 
 def test_create_children_makes_one_for_each_value_of_a_tag(run: Run, tmp_path: Path) -> None:

@@ -91,6 +91,20 @@ class History:
         ]
 
 
+class Growing:
+    """A record that is being written: each look reads only what has come since the last."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._size, self._history = path, 0, History()
+
+    def look(self) -> History:
+        """Returns what the record says by now; the same object each time."""
+        data = _complete_lines(self._path, self._size)
+        self._size += len(data)
+        self._history.add(_parse(data))
+        return self._history
+
+
 def read(path: str) -> History:
     """Reads one record; a file that is not there is an empty one."""
     history = History()
@@ -120,12 +134,20 @@ def records(logs: str, child: str = "") -> Iterator[str]:
 
 def events(path: str) -> list[list[Any]]:
     """Returns the lines of a record: all at once, a million in half a second, or one by one if some are torn."""
+    return _parse(_complete_lines(path))
+
+
+def _complete_lines(path: str, start: int = 0) -> bytes:
     try:
         with open(path, "rb") as file:
+            file.seek(start)
             data = file.read()
     except OSError:
-        return []
-    data = data[: data.rfind(b"\n") + 1]  # what comes after is being written
+        return b""
+    return data[: data.rfind(b"\n") + 1]  # what comes after is being written
+
+
+def _parse(data: bytes) -> list[list[Any]]:
     with _no_collection(), contextlib.suppress(ValueError):
         found = json.loads(b"[" + data[:-1].replace(b"\n", b",") + b"]")
         if all(type(event) is list and len(event) > 2 for event in found):

@@ -51,21 +51,46 @@ class Record:
         self.path = path
         self._descriptor = -1
         self._torn = False
+        self._children = 0
         self._names: dict[str, str] = {}
         self._dumps: Callable[..., str] | None = None
 
-    def scalar(self, name: str, value: object, step: int | None) -> None:
-        """Appends a scalar that is checked already: the one line that is written often."""
+    def scalar(self, name: str, value: object, step: int | None, at: float | None = None) -> None:
+        """Appends a scalar that is checked already: the one line that is written often.
+
+        Args:
+            at: seconds since the epoch, if not now.
+        """
         quoted = self._names.get(name)
         if quoted is None:
             quoted = self._names[name] = self._encode(name)
         kind = type(value)
         text = repr(value) if kind is int or (kind is float and isfinite(value)) else self._encode(value)  # type: ignore[arg-type]
-        self._append(f'["m",{quoted},{text},{"null" if step is None else step},{time.time():.6f}]\n'.encode())
+        at = time.time() if at is None else at
+        self._append(f'["m",{quoted},{text},{"null" if step is None else step},{at:.6f}]\n'.encode())
 
     def add(self, *event: Any) -> None:
         """Appends any other line; the time is added at its end."""
         self._append(self._encode([*event, round(time.time(), 6)]).encode() + b"\n")
+
+    def begin_child(self, above: str, name: str) -> str:
+        """Begins the record of a new child run, a number that no other process has; returns its id.
+
+        Args:
+            above: the child this record belongs to, "" for the run itself.
+        """
+        directory = os.path.dirname(self.path)
+        os.makedirs(directory, exist_ok=True)
+        while True:
+            self._children += 1
+            child = f"{above}.{self._children}" if above else str(self._children)
+            try:
+                made = os.open(os.path.join(directory, file_name(child)), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            except FileExistsError:
+                continue
+            os.close(made)
+            self.add("child", child, name)
+            return child
 
     def _encode(self, value: object) -> str:
         if self._dumps is None:

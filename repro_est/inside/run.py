@@ -454,9 +454,11 @@ class Run:
     def child_run(self, name: str | None = None, run_id: str | None = None, outputs: str | None = None) -> Run:
         """Begins a child run; as a context manager it completes or fails with the block."""
         self._check(name or "")
-        self._children += 1
-        child = f"{self._child}.{self._children}" if self._child else str(self._children)
-        self._write("child", child, name or "")
+        if self._context.writes:
+            child = self._record.begin_child(self._child, name or "")
+        else:
+            self._children += 1
+            child = f"{self._child}.{self._children}" if self._child else str(self._children)
         return Run(self._context, child, name or "", parent=self)
 
     def create_children(
