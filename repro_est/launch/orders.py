@@ -175,7 +175,7 @@ class Orders:
         return {"kind": "mpi", "words": list(command.words)}, dict(command.files), dict(command.environment)
 
     def _modules(self) -> dict[str, str]:
-        return {f"{MODULES}/{name}": text for name, text in parcel(azureml=False).items()}
+        return {f"{MODULES}/{name}": text for name, text in parcel(azureml=self._plan.compat_azureml).items()}
 
     def _find_mpi(self) -> mpi.MpiCommand:
         head = self._berths[0]

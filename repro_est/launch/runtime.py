@@ -200,4 +200,11 @@ def run_facts(plan: Plan, work: str, inputs: Mapping[str, str]) -> dict[str, str
         **({"REPRO_SECRETS": ",".join(plan.secrets)} if plan.secrets else {}),
         "MLFLOW_TRACKING_URI": "repro:",
         **{f"REPRO_INPUT_{name}": path for name, path in inputs.items()},
+        **(_azureml_facts(plan, inputs) if plan.compat_azureml else {}),
     }
+
+
+def _azureml_facts(plan: Plan, inputs: Mapping[str, str]) -> dict[str, str]:
+    """What old scripts read: each input under its own name, and the run's id."""
+    resumed = {"AZUREML_DATAREFERENCE_MODEL_LOCATION": inputs["resume_from"]} if "resume_from" in inputs else {}
+    return {**inputs, **resumed, "AZUREML_RUN_ID": plan.hash}

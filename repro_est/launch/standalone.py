@@ -54,7 +54,7 @@ def standalone(plan: Plan, image: Image, python: str, store: Store, *, with_inpu
             f"input {item.name}": ([paths[item.name], item.tree], _input(place, item.name, paths[item.name]))
             for item in (plan.recorded.inputs if with_inputs else ())
         }
-        modules = parcel(azureml=False)
+        modules = parcel(azureml=plan.compat_azureml)
         made_of_modules = [MODULES_INSIDE, *(word for item in modules.items() for word in item)]
         made.append(_layer(layers, "modules", made_of_modules, _below(place.modules, MODULES_INSIDE)))
         if len(image.layers) + len(made) + len(inputs) > DOCKERS_LIMIT:

@@ -90,7 +90,7 @@ def stage(plan: Plan, store: Store, root: Path) -> Workplace:
             opened.append((item.name, tree, signatures(tree)))
             read_only.append(tree.path)
         paths[item.name] = str(link)
-    unpack(root / MODULES, azureml=False)
+    unpack(root / MODULES, azureml=plan.compat_azureml)
     return Workplace(source, root / "home", root / "tmp", root / MODULES, paths, tuple(opened), tuple(read_only))
 
 
