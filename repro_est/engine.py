@@ -455,6 +455,14 @@ def _registered(plan: Plan, result: Result, store: Store) -> Iterator[Model]:
         store.write_tree(tree)
         yield registry.register(
             Model(
-                request.name, 0, plan.hash, request.path, tree.hash, result.finished, request.description, request.tags
+                name=request.name,
+                version=0,
+                run=plan.hash,
+                path=request.path,
+                tree=tree.hash,
+                created=result.finished,
+                description=request.description,
+                tags=request.tags,
+                attempt=result.attempt,
             )
         )

@@ -165,6 +165,31 @@ def digest_input(path: Path, store: Store) -> InputTree:
     return InputTree(real, tree)
 
 
+def keep(path: Path, store: Store) -> Tree:
+    """Copies a file or directory into the store, all of it, whatever ignore files say.
+
+    Raises:
+        InputError: it is missing.
+        SourceError: something in it cannot be kept; all such things at once.
+    """
+    real = Path(os.path.realpath(path))
+    try:
+        signature = signature_of(os.stat(real))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    if stat.S_ISREG(signature[5]):
+        found, root = [Scanned(real.name, Kind.FILE, "", signature[2], signature)], real.parent
+    else:
+        found, problems = scan(real, shown=str(path))
+        if problems:
+            raise SourceError("\n".join(problems))
+        root = real
+    entries, _ = _read_into(store, root, found, {})
+    tree = Tree.of(entries, single_file=root != real)
+    store.write_tree(tree)
+    return tree
+
+
 def tree_in_place(path: Path, *, exclude: Excluder | None = None, links_may_leave: bool = False) -> Tree:
     """Returns the tree of a file or directory that is neither copied nor remembered, without SHA-256.
 

@@ -16,7 +16,8 @@ images/<image id>.json        images of environments; images/<tag> is a link to 
 unpacked/<key>/               a wheel unpacked and compiled, which prefixes are copied from
 packages/<sha256>/<filename>  artifacts of an index, verified
 fetched/<sha256>/<filename>   URL inputs, verified
-models/<name>/<version>.json  registered models
+models/<name>/<version>.json  registered models; <version>.tags.jsonl is how their tags changed since
+models/<name>/aliases.jsonl   how the aliases of a model moved (`store.aliases`)
 leases/<name>.lock            kernel locks: who works on what
 stat/<id>...                   stat caches; disposable
 work/<id>/                    where attempts execute; gone when they end
@@ -117,6 +118,12 @@ class Layout:
 
     def model(self, name: str, version: int) -> Path:
         return self.root / "models" / name / f"{version}.json"
+
+    def model_tags(self, name: str, version: int) -> Path:
+        return self.root / "models" / name / f"{version}.tags.jsonl"
+
+    def aliases(self, name: str) -> Path:
+        return self.root / "models" / name / "aliases.jsonl"
 
     def lease(self, name: str) -> Path:
         return self.root / "leases" / f"{name}.lock"

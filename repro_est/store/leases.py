@@ -119,13 +119,14 @@ class Leases:
 
 
 def _write_owner(descriptor: int) -> None:
-    owner = Owner(os.getpid(), socket.gethostname(), _user(), time.time(), " ".join(sys.argv[:1]))
+    owner = Owner(os.getpid(), socket.gethostname(), user_name(), time.time(), " ".join(sys.argv[:1]))
     data = json.dumps(asdict(owner)).encode()
     os.pwrite(descriptor, data, 0)
     os.ftruncate(descriptor, len(data))
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Returns who this process belongs to."""
     import getpass
 
     try:

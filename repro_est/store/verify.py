@@ -6,10 +6,11 @@ then what is bad is moved to `quarantine/` with the reason, so that it is made o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +20,10 @@ from repro_est.console import counted
 from repro_est.digest import BlobHash, EnvironmentKey, RunHash, TreeHash, canonical, identify, sha256_hex, xxh3_hex
 from repro_est.errors import ReproError
 from repro_est.files import remove_tree, sha256_file
+from repro_est.store.aliases import Aliases
 from repro_est.store.blobs import digest_file
 from repro_est.store.index import Index
-from repro_est.store.models import Models
+from repro_est.store.models import Model, Models
 from repro_est.store.packs import Packs
 from repro_est.store.quarantine import set_aside
 from repro_est.store.records import Result
@@ -38,7 +40,7 @@ class Finding:
     """Something that is not what it is named for.
 
     Args:
-        kind: blob, tree, run, package, fetched, environment, unpacked, layer or model.
+        kind: blob, tree, run, package, fetched, environment, unpacked, layer, model or aliases.
         path: the file that is bad, None when it is missing.
     """
 
@@ -109,6 +111,7 @@ class _Verifier:
     def __init__(self, store: Store, report: Report) -> None:
         self._store, self._layout, self._report = store, store.layout, report
         self._sha256: dict[BlobHash, set[str]] = {}
+        self._heads: dict[str, dict[str, RunHash]] = {}
 
     def everything(self) -> None:
         for name in _sharded(self._layout.directory("trees")):
@@ -210,6 +213,7 @@ class _Verifier:
         if got != name:
             self._found("run", name, f"plan.json was changed, it is plan {got}", self._layout.plan(name))
         self._source(name, source)
+        self._remember_heads(name, content)
         trees = [source]
         try:
             result = runs.result(name)
@@ -219,6 +223,13 @@ class _Verifier:
         if result is not None:
             trees += self._result(name, result, content["plan"])
         return trees
+
+    def _remember_heads(self, name: RunHash, content: Mapping[str, Any]) -> None:
+        """Keeps what a run saw of the aliases of models when it was planned."""
+        with contextlib.suppress(KeyError, TypeError, AttributeError):
+            for item in content["recorded"]["inputs"]:
+                if "head" in item["origin"]:
+                    self._heads.setdefault(item["origin"]["model"], {})[item["origin"]["head"]] = name
 
     def _source(self, name: RunHash, source: TreeHash) -> None:
         try:
@@ -296,10 +307,39 @@ class _Verifier:
             try:
                 for model in registry.versions(name):
                     self._report.models += 1
-                    if not self._store.has_tree(model.tree):
-                        self._found("model", f"{name}:{model.version}", f"its tree {model.tree} is missing")
+                    self._model(model)
             except ReproError as error:
                 self._found("model", name, error.message)
+            self._aliases(name)
+
+    def _model(self, model: Model) -> None:
+        try:
+            missing = [e.path for e in self._store.read_tree(model.tree).files() if not self._store.has_blob(e)]
+        except ReproError:
+            self._found("model", model.id, f"its tree {model.tree} is missing, or was changed")
+            return
+        if missing:
+            self._found("model", model.id, f"{counted(len(missing), 'file')} missing or of another size: {missing[0]}")
+
+    def _aliases(self, name: str) -> None:
+        """Checks that the history of a model's aliases is whole, and has what runs and promotions saw of it.
+
+        What is found is not set aside by a repair: the history is evidence, and there is nothing to make it of again.
+        """
+        aliases = Aliases(self._layout, name)
+        try:
+            history = aliases.history()
+        except ReproError as error:
+            self._found("aliases", name, error.message)
+            return
+        for change in history:
+            record = self._layout.model(name, change.version) if change.version is not None else None
+            if record is not None and (not record.exists() or sha256_file(record) != change.record):
+                message = f"version {change.version} is not what `{change.alias}` was pointed at on {change.when}"
+                self._found("aliases", name, message)
+        for head, run in self._heads.get(name, {}).items():
+            if not aliases.holds(head):
+                self._found("aliases", name, f"its history was cut off: run {run} has seen {head} as its head")
 
     def _existing(self, path: Path) -> Path | None:
         return path if path.exists() else None
