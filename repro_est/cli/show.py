@@ -3,6 +3,7 @@
 repro show @
 repro show 3f9c --json
 repro show @ --identity       the hashed document, and what is only recorded
+repro show @ --lineage        what led to it, and what it led to
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from repro_est.store.trees import Tree
 def configure(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--identity", action="store_true", help="every leaf that is hashed")
+    parser.add_argument(
+        "--lineage", action="store_true", help="the runs and models its inputs came from, and who used it"
+    )
     add_json(parser)
 
 
@@ -36,6 +40,8 @@ def execute(arguments: argparse.Namespace) -> int:
     _, store = open_store()
     runs = Runs(store.layout)
     run = runs.resolve(arguments.run)
+    if arguments.lineage:
+        return _lineage(run, store, console, as_json=arguments.json)
     plan, result, attempts = plan_of(run, store), runs.result(run), runs.attempts(run)
     if arguments.json:
         console.json(_document(run, plan, result, attempts, store))
@@ -46,6 +52,23 @@ def execute(arguments: argparse.Namespace) -> int:
         )
         return 0
     _print(run, plan, result, attempts, store, console)
+    return 0
+
+
+def _lineage(run: RunHash, store: Store, console: Console, *, as_json: bool) -> int:
+    from repro_est.lineage import lineage, lines_above, lines_below
+
+    found = lineage(run, store)
+    if as_json:
+        console.json(found.to_json())
+        return 0
+    for line in lines_above(run, found.makers):
+        console.out(visible(line))
+    below = list(lines_below(found))
+    if below:
+        console.out("\nled to")
+    for line in below:
+        console.out(visible(f"  {line}"))
     return 0
 
 

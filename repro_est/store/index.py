@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from repro_est.digest import RunHash
 from repro_est.errors import ReproError
@@ -25,7 +25,9 @@ from repro_est.store.records import Records, Result, Status
 if TYPE_CHECKING:
     import sqlite3
 
-_VERSION = 2
+_VERSION = 3
+_OPEN = 7
+"""The column that says whether a run is to be read again."""
 _BUSY_SECONDS = 10.0
 _RUN = re.compile("[0-9a-f]{32}")
 _SCHEMA = """
@@ -40,6 +42,8 @@ CREATE INDEX metrics_by_run ON metrics (hash);
 CREATE INDEX runs_open ON runs (open) WHERE open;
 CREATE TABLE tags (key TEXT, value TEXT, hash TEXT, PRIMARY KEY (key, value, hash)) WITHOUT ROWID;
 CREATE INDEX tags_by_run ON tags (hash);
+CREATE TABLE uses (source TEXT, hash TEXT, input TEXT, origin TEXT, PRIMARY KEY (source, hash, input)) WITHOUT ROWID;
+CREATE INDEX uses_by_run ON uses (hash);
 CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 """
 
@@ -51,6 +55,7 @@ class RunRow:
     Args:
         started: when the accepted attempt began, or the last one while there is none.
         is_open: some attempt is not settled: it runs, has no record yet, or was completed and not committed.
+        uses: `(run, input, origin)` of each input that came from a run; only when it was read from its directory.
     """
 
     run_hash: RunHash
@@ -61,6 +66,7 @@ class RunRow:
     tags: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     is_open: bool = False
+    uses: tuple[tuple[str, str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -72,6 +78,21 @@ class RunRow:
             "tags": dict(self.tags),
             "metrics": Result.metrics_to_json(self.metrics),
         }
+
+
+class Use(NamedTuple):
+    """One input that came from a run.
+
+    Args:
+        source: the run that made it.
+        input: its name in the run that uses it.
+        origin: as the plan has it, see `plan.PlannedInput`.
+    """
+
+    source: RunHash
+    input: str
+    origin: Mapping[str, Any]
+    user: RunRow
 
 
 class Index:
@@ -139,6 +160,18 @@ class Index:
         """Returns the runs with an attempt that is not settled."""
         return self._select("SELECT * FROM runs WHERE open AND ? ORDER BY hash", [1])
 
+    def users(self, run: RunHash) -> list[Use]:
+        """Returns every use by a run of what `run` made, of what that run made, and so on."""
+        query = """
+            WITH RECURSIVE below (hash) AS (
+                VALUES (?) UNION SELECT uses.hash FROM below JOIN uses ON uses.source = below.hash
+            )
+            SELECT runs.*, uses.source, uses.input, uses.origin
+            FROM below JOIN uses ON uses.source = below.hash JOIN runs ON runs.hash = uses.hash
+            ORDER BY runs.started, runs.hash, uses.input
+        """
+        return [Use(RunHash(u[-3]), u[-2], json.loads(u[-1]), _row(u[:-3])) for u in self._fetch(query, [run])]
+
     def rebuild(self) -> None:
         """Makes the index anew from the run directories."""
         for suffix in ("", "-journal", "-wal", "-shm"):
@@ -148,18 +181,22 @@ class Index:
     # ---- parts
 
     def _select(self, query: str, values: list[Any]) -> list[RunRow]:
+        return [_row(item) for item in self._fetch(query, values)]
+
+    def _fetch(self, query: str, values: list[Any]) -> list[tuple[Any, ...]]:
+        """Returns what a query finds whose columns begin with those of a run; runs that move are read again."""
         import sqlite3
 
         for writable in (True, False):
             try:
                 with self._opened(writable=writable) as (connection, fresh):
                     self._catch_up(connection, fresh=fresh)
-                    rows = [_row(item) for item in connection.execute(query, values)]
-                    moving = [row.run_hash for row in rows if row.is_open]
+                    found = connection.execute(query, values).fetchall()
+                    moving = [RunHash(item[0]) for item in found if item[_OPEN]]
                     if moving:
                         self._put(connection, moving)
-                        rows = [_row(item) for item in connection.execute(query, values)]
-                    return rows
+                        found = connection.execute(query, values).fetchall()
+                    return found
             except (sqlite3.DatabaseError, OSError):
                 if writable and os.access(self._layout.root, os.W_OK):
                     self._discard()
@@ -218,6 +255,7 @@ class Index:
         connection.executemany("DELETE FROM runs WHERE hash = ?", gone)
         connection.executemany("DELETE FROM metrics WHERE hash = ?", gone)
         connection.executemany("DELETE FROM tags WHERE hash = ?", gone)
+        connection.executemany("DELETE FROM uses WHERE hash = ?", gone)
         connection.execute("INSERT OR REPLACE INTO facts VALUES ('runs_mtime_ns', ?)", (stamp,))
         connection.execute("COMMIT")
 
@@ -238,7 +276,7 @@ class Index:
                 row.is_open,
             )
             connection.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
-            for table in ("metrics", "tags"):
+            for table in ("metrics", "tags", "uses"):
                 connection.execute(f"DELETE FROM {table} WHERE hash = ?", (row.run_hash,))  # noqa: S608 -- constants
             connection.executemany(
                 "INSERT INTO tags VALUES (?, ?, ?)", [(key, value, row.run_hash) for key, value in row.tags.items()]
@@ -246,6 +284,10 @@ class Index:
             connection.executemany(
                 "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
                 [(name, value, row.run_hash) for name, value in row.metrics.items() if value == value],
+            )
+            connection.executemany(
+                "INSERT OR REPLACE INTO uses VALUES (?, ?, ?, ?)",
+                [(source, row.run_hash, name, origin) for source, name, origin in row.uses],
             )
         connection.execute("COMMIT")
         return len(rows)
@@ -284,12 +326,21 @@ class Index:
             tags={_text(key): _text(value) for key, value in read_notes(self._layout, run).over(tags).items()},
             metrics={_text(name): value for name, value in result.metrics.items()} if result else {},
             is_open=uncommitted or unsettled,
+            uses=tuple(_uses(recorded.get("inputs"))),
         )
 
 
 def _text(value: object) -> str:
     """Text that SQLite takes: JSON can hold half of a surrogate pair."""
     return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def _uses(inputs: object) -> Iterator[tuple[str, str, str]]:
+    """The inputs of a plan that came from runs: the run, the input's name, its origin as JSON."""
+    for item in inputs if isinstance(inputs, list) else ():
+        origin = item.get("origin") if isinstance(item, dict) else None
+        if isinstance(origin, dict) and isinstance(origin.get("run"), str) and origin["run"]:
+            yield _text(origin["run"]), _text(item.get("name", "")), json.dumps(origin)
 
 
 def _row(item: tuple[Any, ...]) -> RunRow:
