@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from repro_est.digest import RunHash, Sha256, TreeHash
 from repro_est.errors import InputError, UsageError
@@ -18,7 +19,7 @@ from repro_est.recipe.values import Input, InputMode, ModelInput, PathInput, Rec
 from repro_est.snapshot import digest_input
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
-from repro_est.store.trees import Tree
+from repro_est.store.trees import Kind, Tree
 
 RunOf = Callable[[str, Recipe], RunHash]
 """Gives, for the input of a name, the run of a recipe; that has an accepted result."""
@@ -49,19 +50,37 @@ def _pin(item: Input, lock: Lock, store: Store, runs: Runs, run_of: RunOf) -> Pl
             return PlannedInput(item.name, TreeHash(locked.tree), {"url": locked.url, "sha256": sha256}, copy)
         case RunInput(run, path):
             resolved = runs.resolve(run)
-            tree = subtree_of_run(resolved, path, store, runs).hash
+            tree = as_input(subtree_of_run(resolved, path, store, runs), store)
             return PlannedInput(item.name, tree, {"run": resolved, "path": path}, copy)
         case RecipeInput(recipe, path):
             run = run_of(item.name, recipe)
-            tree = subtree_of_run(run, path, store, runs).hash
+            tree = as_input(subtree_of_run(run, path, store, runs), store)
             return PlannedInput(item.name, tree, {"run": run, "path": path, "recipe": str(recipe.path)}, copy)
-        case ModelInput(name, version):
-            from repro_est.store.models import Models
+        case ModelInput() as wanted:
+            return _pin_model(item.name, wanted, store, copy=copy)
 
-            model = Models(store.layout).get(name, version)
-            origin = {"model": name, "version": version, "run": model.run, "path": model.path}
-            subtree_of_run(model.run, model.path, store, runs)
-            return PlannedInput(item.name, model.tree, origin, copy)
+
+def _pin_model(input_name: str, wanted: ModelInput, store: Store, *, copy: bool) -> PlannedInput:
+    """Returns a registered model as an input; of an alias it keeps the head of the history that said what it is."""
+    from repro_est.store.aliases import LATEST, Aliases
+    from repro_est.store.models import Models, Reference
+
+    model = Models(store.layout).find(Reference(wanted.name, wanted.version, wanted.alias))
+    origin: dict[str, Any] = {"model": model.name, "version": model.version, "run": model.run, "path": model.path}
+    if wanted.alias:
+        origin["alias"] = wanted.alias
+    if wanted.alias not in ("", LATEST):
+        origin["head"] = Aliases(store.layout, model.name).head()
+    return PlannedInput(input_name, as_input(store.read_tree(model.tree), store), origin, copy)
+
+
+def as_input(tree: Tree, store: Store) -> TreeHash:
+    """Returns what a tree of the store is as an input: of a single file only its bytes and its name count."""
+    if not tree.single_file or tree.entries[0].kind is Kind.FILE:
+        return tree.hash
+    plain = Tree.of([tree.entries[0]._replace(kind=Kind.FILE)], single_file=True)
+    store.write_tree(plain)
+    return plain.hash
 
 
 def subtree_of_run(run: RunHash, path: str, store: Store, runs: Runs) -> Tree:

@@ -56,7 +56,8 @@ class PlannedInput:
         tree: what the script will see; hashed.
         origin: where the bytes are, as JSON; recorded. One of `{"path": ...}`, `{"url": ..., "sha256": ...}`,
             `{"run": ..., "path": ...}` (and `"recipe"` where that was asked for),
-            `{"model": ..., "version": ..., "run": ..., "path": ...}`.
+            `{"model": ..., "version": ..., "run": ..., "path": ...}`; a model named by an alias also has `alias`, and
+            `head` of the history that said so.
         copy: the script gets a private, writable copy; recorded.
     """
 

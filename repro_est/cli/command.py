@@ -40,6 +40,7 @@ VERBS = (
     Verb("plan", "Work", "say what `run` would do and why; exit code 10 when it would execute"),
     Verb("lock", "Work", "pin everything a recipe depends on; `--check` without network"),
     Verb("check", "Work", "validate a recipe without running it"),
+    Verb("model", "Work", "register, promote, trace and download models"),
     Verb("ls", "Look", "list runs, newest first"),
     Verb("ps", "Look", "list the runs that go on, here and at hosts", needs_store=True),
     Verb("show", "Look", "one run: status, metrics, outputs, what identifies it", needs_store=True),

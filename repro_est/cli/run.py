@@ -27,7 +27,7 @@ from repro_est.launch.wishes import Wishes
 from repro_est.observer import Observer
 from repro_est.plan import Plan
 from repro_est.project import CONFIG_NAME, Project
-from repro_est.recipe.values import Recipe, RunInput
+from repro_est.recipe.values import ModelInput, Recipe, RunInput
 from repro_est.snapshot import input_cache, source_cache
 from repro_est.store.checked import Checked
 from repro_est.store.statcache import StatCache
@@ -245,8 +245,7 @@ def _note(
 ) -> None:
     """Leaves a note by which the same command is answered from stat signatures alone (`cli.recall`)."""
     recipe, plan = prepared.recipe, prepared.plan
-    sources = [item.source for item in recipe.inputs]
-    moving = recipe.needed or any(isinstance(item, RunInput) and item.run.startswith("@") for item in sources)
+    moving = recipe.needed or any(_moves(item.source) for item in recipe.inputs)
     estimator = recipe.estimator
     dockerfile = estimator.image.dockerfile if estimator.image else None
     unwatched = estimator.pip_requirements_file or estimator.conda_dependencies_file or dockerfile
@@ -291,6 +290,17 @@ def _note(
         },
         started_ns=started_ns,
     )
+
+
+def _moves(source: object) -> bool:
+    """Whether what an input names may be something else the next time, though no file of the recipe changed."""
+    match source:
+        case RunInput(run):
+            return run.startswith("@")
+        case ModelInput(version=version):
+            return version is None
+        case _:
+            return False
 
 
 def _source_cache(recipe: Recipe, project: Project, store: Store) -> StatCache:

@@ -40,12 +40,12 @@ from repro_est.recipe.values import (
     Word,
     is_image_name,
 )
+from repro_est.store.models import MODEL_NAME, parse_reference
 
 TARGET_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 """What a target may be called."""
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
-_MODEL_NAME = r"[a-zA-Z0-9][-._a-zA-Z0-9]{0,254}"  # Azure ML's rule
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _HEX64 = r"[0-9a-f]{64}"
 _LOOKS_CONFIDENTIAL = r"(^|[^a-z])(token|secret|password|passwd|api[-_]?key|access[-_]?key)s?$"
@@ -462,11 +462,12 @@ class _Reader:
                 return None
             return RunInput(run, inside)
         if kind == "model":
-            model, _, version = rest.partition(":")
-            if not re.fullmatch(_MODEL_NAME, model) or not version.isdecimal():
-                self._problem(place, f"got {path!r}, expected `model:NAME:VERSION` with a number")
+            named = parse_reference(rest)
+            if named is None or (named.version is None and not named.alias):
+                message = f"got {path!r}, expected `model:NAME:VERSION` with a number, or `model:NAME@ALIAS`"
+                self._problem(place, message)
                 return None
-            return ModelInput(model, int(version))
+            return ModelInput(*named)
         if kind == "recipe":
             return self._recipe(place, path)
         found = self._file(place, path, directory=True)
@@ -522,7 +523,7 @@ class _Reader:
         for name in self._named("models"):
             place = ("models", name)
             values = self._values("models", place)
-            if not re.fullmatch(_MODEL_NAME, name):
+            if not re.fullmatch(MODEL_NAME, name):
                 self._problem(place, "is no name for a model, expected letters, digits, `-`, `_` and `.`")
             path = values["path"]
             if path is None:

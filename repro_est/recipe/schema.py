@@ -215,7 +215,8 @@ KEYS = (
         "path",
         Type.STRING,
         _L,
-        "File or directory; `run:HASH/outputs/...`; `model:NAME:VERSION`; `recipe:FILE.toml/outputs/...`, run first.",
+        "File or directory; `run:HASH/outputs/...`; `model:NAME:VERSION`, `model:NAME@ALIAS`; "
+        "`recipe:FILE.toml/outputs/...`, run first.",
     ),
     Key("inputs", "url", Type.STRING, _L, "http(s) address of a file; needs sha256."),
     Key("inputs", "sha256", Type.STRING, _H, "Of the file at url, 64 hex digits."),

@@ -174,10 +174,15 @@ class RunInput:
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """`path = "model:NAME:VERSION"`."""
+    """`path = "model:NAME:VERSION"`, or `model:NAME@ALIAS`, which is looked up when the plan is made.
+
+    Args:
+        version: None when an alias is given.
+    """
 
     name: str
-    version: int
+    version: int | None = None
+    alias: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from repro_est.errors import InputError
 from repro_est.files import copy_file
@@ -31,6 +30,7 @@ from repro_est.snapshot import InputTree, digest_input, signatures
 from repro_est.store.guard import writing
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
+from repro_est.store.trees import Tree
 from repro_est.targets.parcel import MODULES, unpack
 
 
@@ -105,8 +105,10 @@ def open_input(item: PlannedInput, store: Store, views: Path) -> InputTree:
             real = Path(path)
         case {"url": url, "sha256": sha256}:
             real = _fetched(url, sha256, store)
+        case {"model": _}:
+            real = _copy_of(item.name, store.read_tree(item.tree), store, views)
         case {"run": run, "path": path}:
-            real = _copy_of_run(item.name, run, path, store, views)
+            real = _copy_of(item.name, subtree_of_run(run, path, store, Runs(store.layout)), store, views)
         case origin:
             raise InputError(f"inputs.{item.name}: cannot tell where its bytes are from {origin!r}")
     tree = digest_input(real, store)
@@ -146,8 +148,7 @@ def _fetched(url: str, sha256: str, store: Store) -> Path:
     return path
 
 
-def _copy_of_run(name: str, run: Any, path: str, store: Store, views: Path) -> Path:
-    tree = subtree_of_run(run, path, store, Runs(store.layout))
+def _copy_of(name: str, tree: Tree, store: Store, views: Path) -> Path:
     views.mkdir(exist_ok=True)
     store.materialise(tree, views / name)  # a copy: a hard link's ctime moves with every other view of its blob
     return views / name / tree.entries[0].path if tree.single_file else views / name
