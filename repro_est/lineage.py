@@ -52,7 +52,8 @@ class Maker:
     """A run of which something is an input.
 
     Args:
-        status: `completed`, the state of its last attempt, `planned`, or `missing` when this store does not have it.
+        status: `completed`, the state of its last attempt, `planned`, or `missing` when this store does not have it,
+            `unreadable` when its plan makes no sense (`repro verify` says why).
         attempt: the accepted attempt, else the last one; 0 is none.
         started: when it began, RFC 3339, UTC.
         host: where it ran.
@@ -260,7 +261,7 @@ def _maker(run: RunHash, store: Store) -> Maker:
             inputs=tuple(Source(item["name"], item["tree"], item["origin"]) for item in recorded.get("inputs", ())),
         )
     except (ReproError, KeyError, TypeError, AttributeError):
-        return Maker(run, "?", "missing")
+        return Maker(run, "?", "unreadable" if store.layout.plan(run).exists() else "missing")
 
 
 def _attempt(run: RunHash, runs: Runs) -> tuple[AttemptRecord | None, str]:
