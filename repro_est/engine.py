@@ -26,6 +26,7 @@ from repro_est.errors import (
     InputError,
     Interrupted,
     LockError,
+    RecipeError,
     UsageError,
     VerificationError,
 )
@@ -39,6 +40,7 @@ from repro_est.outputs import missing_outputs
 from repro_est.plan import Plan, load_plan, make_plan
 from repro_est.platforms import current_platform
 from repro_est.project import CONFIG_NAME, Project
+from repro_est.recipe.notebook import is_notebook
 from repro_est.recipe.values import Recipe
 from repro_est.snapshot import Listing, Snapshot, list_source, snapshot
 from repro_est.store.models import Model, Models
@@ -122,6 +124,7 @@ class _Preparation:
     def of(self, recipe: Recipe) -> Prepared:
         store, observer = self._store, self._observer
         lock = locked(recipe, store, observer, relock=self._relock)
+        _check_notebook(recipe, lock)
         source = take_snapshot(recipe, self._project, store)
         for warning in source.warnings:
             observer.event("warning", message=warning)
@@ -154,6 +157,16 @@ class _Preparation:
             raise InputError(f"inputs.{name}: needs run {plan.hash} of {shown} first", hint=f"repro run {shown}")
         self._needed[recipe.path] = prepared
         return plan.hash
+
+
+def _check_notebook(recipe: Recipe, lock: Lock) -> None:
+    """Raises RecipeError when the entry script is a notebook and the lock has nothing to execute it with."""
+    if is_notebook(recipe.estimator.entry_script):
+        from repro_est.recipe.check import notebook_problem
+
+        problem = notebook_problem(recipe, lock)
+        if problem is not None:
+            raise RecipeError((problem,))
 
 
 def take_snapshot(recipe: Recipe, project: Project, store: Store) -> Snapshot:

@@ -40,6 +40,7 @@ from typing import Any
 from repro_est.digest import Json, RunHash, TreeHash, identify
 from repro_est.errors import VerificationError
 from repro_est.layout import Layout
+from repro_est.recipe.notebook import is_notebook, notebook_command
 from repro_est.recipe.values import InputReference, Recipe, Word
 
 PLAN_FORMAT = 1
@@ -171,18 +172,15 @@ class Plan:
             python: the interpreter of the environment.
             input_paths: where the run sees each input.
         """
-        return (python, self.entry_script, *self.command_words(input_paths))
-
-    def command_words(self, input_paths: Mapping[str, str]) -> list[str]:
-        """Returns the words after the entry script, each input reference replaced by its path."""
 
         def render(word: Any) -> str:
             return input_paths[word["input"]] if isinstance(word, Mapping) else str(word)
 
-        words: list[str] = []
-        for name, values in _sequence(self.document, "script_params"):
-            words += [name, *map(render, values)]
-        return words + [render(word) for word in _sequence(self.document, "arguments")]
+        params = [(name, [*map(render, values)]) for name, values in _sequence(self.document, "script_params")]
+        if is_notebook(self.entry_script):
+            return notebook_command(python, self.entry_script, params)
+        flags = [word for name, values in params for word in (name, *values)]
+        return (python, self.entry_script, *flags, *map(render, _sequence(self.document, "arguments")))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of `plan.json`."""

@@ -133,6 +133,7 @@ COVERED_ELSEWHERE = {
     "extra_index_urls": "never in the environment document",
     "find_links": "never in the environment document",
     "as_of": "acts through the versions it leads to",
+    "resume_from": "as path, and by the flag it adds",
     "url": "as path",
     "sha256": "as path",
 }
@@ -439,7 +440,16 @@ def test_one_gpu_for_the_one_process_is_the_default_and_not_written() -> None:
 
 
 def test_the_command_line_is_rendered_from_the_structure() -> None:
-    assert plan().command_words({"d": "/work/inputs/d"}) == ["--data", "/work/inputs/d", "--lr", "0.1", "--v", "x", ""]
+    command = plan().command("/env/bin/python", {"d": "/work/inputs/d"})
+    assert command == ("/env/bin/python", "train.py", "--data", "/work/inputs/d", "--lr", "0.1", "--v", "x", "")
+
+
+def test_a_notebook_is_executed_by_papermill_with_flags_as_parameters() -> None:
+    notebook = plan(estimator(entry_script="nb/a.ipynb", arguments=()))
+    assert notebook.command("python", {"d": "/inputs/d"}) == (
+        "python", "-m", "papermill", "nb/a.ipynb", "outputs/a.output.ipynb", "-k", "python3", "--no-progress-bar",
+        "--log-output", "-p", "data", "/inputs/d", "-p", "lr", "0.1", "-p", "v", "True",
+    )  # fmt: skip
 
 
 def test_a_stored_plan_reads_back_and_a_changed_one_is_refused() -> None:

@@ -182,7 +182,7 @@ class = "bitwise"
         ('[estimator]\nentry_script = "data"\n', "no such file"),
         ('[estimator]\nentry_script = "nb.ipynb"\n', "no such file"),
         ('[estimator]\nentry_script = "train.py"\nsource_directory = "nope"\n', "no such directory"),
-        (GOOD + 'resume_from = "x"\n', "job.toml:3: estimator.resume_from: not built yet"),
+        (GOOD + 'resume_from = "x"\n', "job.toml:3: estimator.resume_from: got 'x', no such file"),
         (GOOD + "user_managed = true\n", "needs custom_docker_image or dockerfile"),
         (
             GOOD + 'custom_docker_image = "a:1"\nuser_managed = true\npip_packages = ["six"]\n',

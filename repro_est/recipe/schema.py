@@ -98,7 +98,7 @@ KEYS = (
     Key("", "description", Type.STRING, _R, "For people.", ""),
     Key("", "tags", Type.STRING_TABLE, _R, "For filters.", {}),
     Key("estimator", "source_directory", Type.STRING, _L, "Directory taken as the snapshot.", "."),
-    Key("estimator", "entry_script", Type.STRING, _H, "Python file in it that is run.", required=True),
+    Key("estimator", "entry_script", Type.STRING, _H, "Python file or notebook in it that is run.", required=True),
     Key(
         "estimator",
         "script_params",
@@ -179,7 +179,13 @@ KEYS = (
     Key("estimator", "shm_size", Type.STRING, _R, 'Size of /dev/shm in a container, "2g".'),
     Key("estimator", "environment_definition", Type.ANY, _H, "An Environment object.", None, _API),
     Key("estimator", "framework_version", Type.STRING, _L, "Of a framework preset.", None, _PRESET),
-    Key("estimator", "resume_from", Type.STRING, _H, "Outputs of an earlier run to go on from.", None, _API),
+    Key(
+        "estimator",
+        "resume_from",
+        Type.STRING,
+        _L,
+        "What to go on from, said as the `path` of an input; the script gets `--resume-from PATH`.",
+    ),
     Key("estimator", "source_directory_data_store", Type.ANY, _L, "Shared project folder.", None, _NO_MEANING),
     Key("estimator", "vm_size", Type.ANY, _R, "Azure's machine type.", None, _NO_MEANING),
     Key("estimator", "vm_priority", Type.ANY, _R, "Azure's machine priority.", None, _NO_MEANING),
