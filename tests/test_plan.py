@@ -133,6 +133,7 @@ COVERED_ELSEWHERE = {
     "extra_index_urls": "never in the environment document",
     "find_links": "never in the environment document",
     "as_of": "acts through the versions it leads to",
+    "environment_definition": "stands for other keys",
     "resume_from": "as path, and by the flag it adds",
     "url": "as path",
     "sha256": "as path",

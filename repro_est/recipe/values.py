@@ -72,6 +72,7 @@ class Estimator:
         pip_requirements_file: absolute path, or None.
         conda_packages: MatchSpecs, as written.
         conda_dependencies_file: absolute path of a conda environment file, or None.
+        environment_definition: absolute path of what packages and image are taken from, or None.
         image: base image, or None; a run then needs a container.
         use_gpu: a GPU must be there, and the run may see it; without it the run sees none.
         environment_variables: hashed.
@@ -90,6 +91,7 @@ class Estimator:
     pip_requirements_file: Path | None = None
     conda_packages: tuple[str, ...] = ()
     conda_dependencies_file: Path | None = None
+    environment_definition: Path | None = None
     image: ImageRequest | None = None
     use_gpu: bool = False
     environment_variables: tuple[tuple[str, str], ...] = ()
