@@ -165,6 +165,11 @@ class Plan:
         assert isinstance(variables, Mapping)
         return {name: str(value) for name, value in variables.items()}
 
+    @property
+    def script_params(self) -> list[tuple[str, list[Any]]]:
+        """Flags and the words after each, in order; a word is a string or `{"input": NAME}`."""
+        return [(str(name), list(words)) for name, words in _sequence(self.document, "script_params")]
+
     def command(self, python: str, input_paths: Mapping[str, str]) -> tuple[str, ...]:
         """Returns the command line that executes the plan.
 
@@ -176,7 +181,7 @@ class Plan:
         def render(word: Any) -> str:
             return input_paths[word["input"]] if isinstance(word, Mapping) else str(word)
 
-        params = [(name, [*map(render, values)]) for name, values in _sequence(self.document, "script_params")]
+        params = [(name, [*map(render, values)]) for name, values in self.script_params]
         if is_notebook(self.entry_script):
             return notebook_command(python, self.entry_script, params)
         flags = [word for name, values in params for word in (name, *values)]

@@ -55,6 +55,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-cache", action="store_true", help="execute, and neither use nor keep a result; the attempt stays"
     )
+    parser.add_argument(
+        "--facts-from", metavar="DIRECTORY", help="with a stored run: where git facts are read, to be recorded"
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the path of the outputs")
     add_json(parser, "print events as JSON lines on stdout")
     parser.add_argument(
@@ -108,7 +111,7 @@ def _execute(arguments: argparse.Namespace, observer: Observer) -> int:
 
         plan = engine.plan_of(Runs(store.layout).resolve(str(path)), store)
         observer.event("planned", run_hash=plan.hash, name=plan.recorded.name, source=plan.source)
-        prepared, source = None, None
+        prepared, source = None, Path(arguments.facts_from) if arguments.facts_from else None
     else:
         from repro_est.recipe.load import load
 

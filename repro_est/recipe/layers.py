@@ -6,6 +6,7 @@ The base comes first, `--set` last; `load` lays them over each other.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,20 @@ def recipe_layers(path: Path) -> list[Layer]:
     return ordered
 
 
+def document_layers(document: Mapping[str, Any], path: Path, *, is_file: bool) -> list[Layer]:
+    """The layers of a recipe that was made by a program, and of the files it extends.
+
+    Args:
+        path: absolute; where it would stand, and does if `is_file`.
+    """
+    ordered: list[Layer] = []
+    shown = os.path.relpath(path) if is_file else f"Estimator {path.stem}"
+    layer = Layer(shown, path.parent, "", dict(document), path if is_file else None, path if is_file else None)
+    _add_bases(layer, path, (), ordered)
+    ordered.append(layer)
+    return ordered
+
+
 def _add_layer(path: Path, above: tuple[Path, ...], ordered: list[Layer]) -> None:
     file = Path(os.path.realpath(path))  # before it is read, so that the text is that of this file, whatever moves
     if not is_utf8(f"{path}{file}"):
@@ -67,18 +82,22 @@ def _add_layer(path: Path, above: tuple[Path, ...], ordered: list[Layer]) -> Non
     if file in above:
         chain = " -> ".join(str(item) for item in (*above, file))
         raise RecipeError((Problem(str(path), layer.line(("extends",)), "extends", f"goes in a circle: {chain}"),))
+    _add_bases(layer, path, (*above, file), ordered)
+    known = next((item for item in ordered if item.file == file), None)
+    if known is None:
+        ordered.append(layer)
+    else:
+        known.names += layer.names
+
+
+def _add_bases(layer: Layer, path: Path, above: tuple[Path, ...], ordered: list[Layer]) -> None:
     bases = layer.document.get("extends", [])
     for base in [bases] if isinstance(bases, str) else bases if isinstance(bases, list) else []:
         if isinstance(base, str):
             if not (layer.directory / base).is_file():
                 problem = Problem(str(path), layer.line(("extends",)), "extends", f"got {base!r}, no such file")
                 raise RecipeError((problem,))
-            _add_layer(Path(os.path.relpath(layer.directory / base)), (*above, file), ordered)
-    known = next((item for item in ordered if item.file == file), None)
-    if known is None:
-        ordered.append(layer)
-    else:
-        known.names += layer.names
+            _add_layer(Path(os.path.relpath(layer.directory / base)), above, ordered)
 
 
 def _read(path: Path, file: Path) -> Layer:
@@ -116,6 +135,18 @@ def _nearest_recipe(path: Path) -> str | None:
         return None
     near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
     return str(path.with_name(near[0])) if near else None
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns one document laid over another: tables merge, all else replaces."""
+    result = dict(below)
+    for name, value in above.items():
+        old = result.get(name)
+        if isinstance(value, dict) and isinstance(old, dict) and set(value) != {"input"}:
+            result[name] = merged(old, value)
+        else:
+            result[name] = value
+    return result
 
 
 def override_layer(directory: Path, overrides: tuple[str, ...]) -> Layer:

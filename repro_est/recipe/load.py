@@ -19,7 +19,7 @@ from repro_est.layout import Layout
 from repro_est.recipe.arguments import parameter, word
 from repro_est.recipe.distributed import read_layout
 from repro_est.recipe.forms import NETRC, credential, is_date, is_python, without_addresses
-from repro_est.recipe.layers import Layer, Path_, override_layer, recipe_layers
+from repro_est.recipe.layers import Layer, Path_, document_layers, override_layer, recipe_layers
 from repro_est.recipe.notebook import is_notebook, parameter_name, read_notebook
 from repro_est.recipe.schema import LATER_TABLES, TABLES, Key, Type, keys_of
 from repro_est.recipe.values import (
@@ -81,6 +81,20 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     return _load(path, overrides, (), {})
 
 
+def load_document(document: Mapping[str, Any], path: Path, *, is_file: bool = False) -> Recipe:
+    """Reads a recipe that was made by a program, as if it stood in a file.
+
+    Args:
+        document: tables as tomli reads them.
+        path: absolute; its directory is where relative paths start, its name the recipe's.
+        is_file: the document is that of this file, which is no part of a snapshot then.
+
+    Raises: as `load`.
+    """
+    layers = [*document_layers(document, path, is_file=is_file), override_layer(path.parent, ())]
+    return _Reader(layers, path=path).recipe()
+
+
 def _load(path: Path, overrides: tuple[str, ...], above: tuple[Path, ...], known: dict[Path, Recipe]) -> Recipe:
     """Reads a recipe.
 
@@ -97,9 +111,13 @@ class _Reader:
     """Lays the layers over each other, checks every key, and builds the values; collects problems on the way."""
 
     def __init__(
-        self, layers: list[Layer], above: tuple[Path, ...] = (), known: dict[Path, Recipe] | None = None
+        self,
+        layers: list[Layer],
+        above: tuple[Path, ...] = (),
+        known: dict[Path, Recipe] | None = None,
+        path: Path | None = None,
     ) -> None:
-        self._layers = layers
+        self._layers, self._stands_at = layers, path
         self._above, self._known = above, known if known is not None else {}
         self._problems: list[Problem] = []
         self._origin: dict[Path_, Layer] = {}
@@ -135,7 +153,7 @@ class _Reader:
             raise RecipeError(tuple(sorted(self._problems, key=lambda item: (item.file, item.line or 0, item.key))))
         files = tuple(layer.file for layer in reversed(self._layers) if layer.file is not None)
         return Recipe(
-            path=files[0],
+            path=self._stands_at or files[0],
             files=files,
             estimator=estimator,
             environment=environment,
