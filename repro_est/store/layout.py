@@ -10,6 +10,7 @@ runs/<hash>/result.json       the commit record, written last
 runs/<hash>/outputs, logs     links to those of the accepted attempt
 runs/<hash>/notes.jsonl       tags, properties, experiments (`store.notes`)
 runs/<hash>/submission.json   who was started to execute it, by the Python API (`api.submission`)
+runs/<hash>/page.html         the run for people (`portal.page`); may be missing, or be made again
 envs/<key>/                   a finished prefix; env.json inside is its record
 layers/<diff id>.tar          layers of images, uncompressed; layers/<key>.json says which one is which
 images/<image id>.json        images of environments; images/<tag> is a link to one
@@ -88,6 +89,8 @@ class Layout:
 
     def submission(self, run: RunHash) -> Path:
         return self.run(run) / "submission.json"
+    def page(self, run: RunHash) -> Path:
+        return self.run(run) / "page.html"
 
     def attempts(self, run: RunHash) -> Path:
         return self.run(run) / "attempts"
