@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from repro_est.digest import RunHash
 from repro_est.environment.key import environment_document
@@ -32,18 +32,20 @@ from repro_est.errors import (
 )
 from repro_est.files import write_atomic
 from repro_est.inputs import pin_inputs
+from repro_est.inside.history import read_run
 from repro_est.lock.lockfile import dumps, loads
 from repro_est.lock.satisfy import unsatisfied
 from repro_est.lock.values import Lock
 from repro_est.observer import Observer
-from repro_est.outputs import missing_outputs
-from repro_est.plan import Plan, load_plan, make_plan
+from repro_est.outputs import LOGS, missing_outputs
+from repro_est.plan import Plan, PlannedModel, load_plan, make_plan
 from repro_est.platforms import current_platform
 from repro_est.project import CONFIG_NAME, Project
 from repro_est.recipe.notebook import is_notebook
 from repro_est.recipe.values import Recipe
+from repro_est.registration import Labels, register_output
 from repro_est.snapshot import Listing, Snapshot, list_source, snapshot
-from repro_est.store.models import Model, Models
+from repro_est.store.models import Model
 from repro_est.store.records import Result
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
@@ -361,7 +363,6 @@ def cancel(run: RunHash, store: Store, observer: Observer) -> bool:
 
 def _interrupt(run: RunHash, store: Store) -> None:
     """Has the client that executes a run end it, as Ctrl-C there would."""
-    import os
     import signal
     import socket
 
@@ -453,29 +454,33 @@ def plan_of(run: RunHash, store: Store) -> Plan:
 
 def _finished(plan: Plan, result: Result, store: Store, *, cached: bool, register: bool = True) -> Finished:
     directory = store.layout.run(plan.hash)
-    models = tuple(_registered(plan, result, store)) if register and plan.recorded.models else ()
-    return Finished(plan, result, directory, cached, models)
+    models: list[Model] = []
+    if register:
+        models += [_register(plan.hash, store, item.path, item.name, _labels(item)) for item in plan.recorded.models]
+    if register and not cached:  # what the script asked for was registered when it had ended
+        asked = read_run(str(directory / LOGS)).models
+        models += [_register(plan.hash, store, item["path"], item["name"], _asked_labels(item)) for item in asked]
+    return Finished(plan, result, directory, cached, tuple(models))
 
 
-def _registered(plan: Plan, result: Result, store: Store) -> Iterator[Model]:
-    """Registers the recipe's models; the same bytes are the same version, so a hit adds nothing."""
-    registry = Models(store.layout)
-    outputs = store.read_tree(result.outputs)
-    for request in plan.recorded.models:
-        tree = outputs.below(request.path.removeprefix("outputs/"))
-        if tree is None:
-            raise VerificationError(f"models.{request.name}: {request.path} is not among the run's outputs")
-        store.write_tree(tree)
-        yield registry.register(
-            Model(
-                name=request.name,
-                version=0,
-                run=plan.hash,
-                path=request.path,
-                tree=tree.hash,
-                created=result.finished,
-                description=request.description,
-                tags=request.tags,
-                attempt=result.attempt,
-            )
-        )
+def _register(run: RunHash, store: Store, path: str, name: str, labels: Labels) -> Model:
+    """Registers an output; the same bytes are the same version, so a hit adds nothing."""
+    try:
+        return register_output(store, run, path, name, labels)
+    except InputError as error:
+        raise VerificationError(f"models.{name}: {error.message}") from None
+
+
+def _labels(model: PlannedModel) -> Labels:
+    return Labels(model.description, model.tags)
+
+
+def _asked_labels(model: Mapping[str, Any]) -> Labels:
+    """What a script says of a model with `run.register_model`."""
+    return Labels(
+        model["description"],
+        model["tags"],
+        model["properties"],
+        model["framework"] or "",
+        model["framework_version"] or "",
+    )

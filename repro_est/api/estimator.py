@@ -156,7 +156,7 @@ class Estimator:
         _check_keywords(unknown, vm_size=vm_size, vm_priority=vm_priority, shared=source_directory_data_store)
         base = Path(directory or ".").absolute()
         self._file: Path | None = None
-        self._document = _document(given)
+        self._document = _document(given, base)
         self._path = base / f"{name or Path(entry_script or 'estimator').stem}.toml"
         self._recipe: Recipe = self._read()
 
@@ -233,7 +233,9 @@ class Estimator:
         from repro_est.recipe.layers import merged
 
         more: Document = {key: value for key, value in recorded.items() if value}
-        _add_script(more, script_params, inputs)
+        draft = _Draft(more, self._path.parent)
+        draft.add_inputs(inputs)
+        draft.add_params(script_params)
         made = copy.copy(self)
         made._document = merged(self._document, more)
         made._recipe = made._read()
@@ -292,7 +294,7 @@ def _check_keywords(unknown: Mapping[str, Any], *, vm_size: Any, vm_priority: An
             raise UsageError(f"Estimator: {name}: got {value!r}, which has no meaning here", hint=hint)
 
 
-def _document(given: Mapping[str, Any]) -> Document:
+def _document(given: Mapping[str, Any], base: Path) -> Document:
     """Returns the document of a recipe from the parameters of an estimator."""
     definition = given["environment_definition"]
     beside = [key for key in _PACKAGES if given[key]] if definition is not None else []
@@ -313,9 +315,11 @@ def _document(given: Mapping[str, Any]) -> Document:
     if given["python"] is not None:
         document["environment"]["python"] = given["python"]
     _add_docker(document, given["docker"])
-    _add_script(document, given["script_params"], given["inputs"])
+    draft = _Draft(document, base)
+    draft.add_inputs(given["inputs"])
+    draft.add_params(given["script_params"])
     if given["arguments"]:
-        estimator["arguments"] = [_word(item, document) for item in given["arguments"]]
+        estimator["arguments"] = [draft.word(item) for item in given["arguments"]]
     if given["resume_from"] is not None:
         estimator["resume_from"] = _resumed(given["resume_from"])
     outputs = {"required": list(given["outputs"] or ()), "metrics": given["metrics"]}
@@ -413,77 +417,88 @@ def _add_docker(document: Document, docker: Mapping[str, Any] | DockerConfigurat
             document.setdefault(table, {}).update(keys)
 
 
-def _add_script(document: Document, params: Mapping[str, Any] | None, inputs: Any) -> None:
-    """Adds parameters, and the inputs that stand in them or beside them."""
-    for name, item in _inputs(inputs):
-        _add_input(document, name, item)
-    made = {flag: _parameter(flag, value, document) for flag, value in (params or {}).items()}
-    if made:
-        document.setdefault("estimator", {})["script_params"] = made
+class _Draft:
+    """A document on its way: what stands in parameters or beside them as a dataset becomes an input.
 
+    Args:
+        directory: where relative paths of the recipe start; those of datasets start at the current directory.
+    """
 
-def _inputs(inputs: Any) -> Iterable[tuple[str | None, Any]]:
-    if inputs is None:
-        return ()
-    if isinstance(inputs, Mapping):
-        return inputs.items()
-    if isinstance(inputs, str) or not isinstance(inputs, Iterable):
-        raise UsageError(f"Estimator: inputs: got {inputs!r}, expected a list of datasets, or a dict")
-    return ((None, item) for item in inputs)
+    def __init__(self, document: Document, directory: Path) -> None:
+        self.document, self._directory = document, directory
 
+    def add_inputs(self, inputs: Any) -> None:
+        if isinstance(inputs, Mapping):
+            for name, item in inputs.items():
+                self._add_input(name, item)
+            return
+        if inputs is not None and (isinstance(inputs, str) or not isinstance(inputs, Iterable)):
+            raise UsageError(f"Estimator: inputs: got {inputs!r}, expected a list of datasets, or a dict")
+        for item in inputs or ():
+            self._add_input(None, item)
 
-def _add_input(document: Document, name: str | None, item: Any) -> str:
-    """Adds an input; returns its name. One without a name of the caller's is numbered when its name is taken."""
-    known = document.setdefault("inputs", {})
-    if isinstance(item, Consumed):
-        table = dict(item.to_recipe())
-        wanted = name or item.name
-        numbered = not (name or item.is_named)
-    elif name is not None and isinstance(item, str | os.PathLike):
-        table, wanted, numbered = {"path": os.fspath(item)}, name, False
-    elif name is not None and hasattr(item, "as_named_input"):
-        return _add_input(document, name, item.as_named_input(name))
-    else:
-        raise UsageError(
-            f"Estimator: inputs: got {item!r}, expected a dataset under a name",
-            hint='dataset.as_named_input("digits").as_mount()',
-        )
-    chosen, count = wanted, 1
-    while numbered and chosen in known and known[chosen] != table:
-        count += 1
-        chosen = f"{wanted}_{count}"
-    if chosen in known and known[chosen] != table:
-        raise UsageError(f"Estimator: inputs: two are called {chosen!r}, expected a name for each")
-    known[chosen] = table
-    return chosen
+    def add_params(self, params: Mapping[str, Any] | None) -> None:
+        made = {flag: self._parameter(flag, value) for flag, value in (params or {}).items()}
+        if made:
+            self.document.setdefault("estimator", {})["script_params"] = made
 
+    def word(self, value: Any) -> Any:
+        """Returns one word of a command line as TOML has it."""
+        if isinstance(value, OutputFileDatasetConfig):
+            return value.path
+        if isinstance(value, Consumed):
+            return {"input": self._add_input(None, value)}
+        if hasattr(value, "as_named_input"):  # a dataset as it is
+            return {"input": self._add_input(None, value.as_mount())}
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a scalar of NumPy
+            return value.item()
+        return copy.deepcopy(value) if isinstance(value, Mapping) else value
 
-def _parameter(flag: str, value: Any, document: Document) -> Any:
-    """Returns a value of `script_params` as TOML has it."""
-    if value is None or (isinstance(value, str) and value == ""):
-        return ""
-    if isinstance(value, bool):
-        raise UsageError(
-            f'Estimator: script_params: {flag}: got {value}, expected "" for a bare flag, or the text "{value}"',
-            hint="Azure ML passed the text, TOML's true is a bare flag: say which one is meant",
-        )
-    if isinstance(value, list | tuple):
-        return [_word(item, document) for item in value]
-    return _word(value, document)
+    def _parameter(self, flag: str, value: Any) -> Any:
+        if value is None or (isinstance(value, str) and value == ""):
+            return ""
+        if isinstance(value, bool):
+            raise UsageError(
+                f'Estimator: script_params: {flag}: got {value}, expected "" for a bare flag, or the text "{value}"',
+                hint="Azure ML passed the text, TOML's true is a bare flag: say which one is meant",
+            )
+        if isinstance(value, list | tuple):
+            return [self.word(item) for item in value]
+        return self.word(value)
 
+    def _add_input(self, name: str | None, item: Any) -> str:
+        """Adds an input; returns its name. One without a name of the caller's is numbered when its name is taken."""
+        known = self.document.setdefault("inputs", {})
+        if isinstance(item, Consumed):
+            table = self._here(item.to_recipe())
+            wanted = name or item.name
+            numbered = not (name or item.is_named)
+        elif name is not None and isinstance(item, str | os.PathLike):
+            table, wanted, numbered = {"path": os.fspath(item)}, name, False
+        elif name is not None and hasattr(item, "as_named_input"):
+            return self._add_input(name, item.as_named_input(name))
+        else:
+            raise UsageError(
+                f"Estimator: inputs: got {item!r}, expected a dataset under a name",
+                hint='dataset.as_named_input("digits").as_mount()',
+            )
+        chosen, count = wanted, 1
+        while numbered and chosen in known and known[chosen] != table:
+            count += 1
+            chosen = f"{wanted}_{count}"
+        if chosen in known and known[chosen] != table:
+            raise UsageError(f"Estimator: inputs: two are called {chosen!r}, expected a name for each")
+        known[chosen] = table
+        return chosen
 
-def _word(value: Any, document: Document) -> Any:
-    if isinstance(value, OutputFileDatasetConfig):
-        return value.path
-    if isinstance(value, Consumed):
-        return {"input": _add_input(document, None, value)}
-    if hasattr(value, "as_named_input"):  # a dataset as it is
-        return {"input": _add_input(document, None, value.as_mount())}
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a scalar of NumPy
-        return value.item()
-    return copy.deepcopy(value) if isinstance(value, Mapping) else value
+    def _here(self, table: Mapping[str, str]) -> dict[str, str]:
+        """Returns the table of an input whose path, if it is one of this machine, is as the recipe's directory sees it."""
+        path = table.get("path", "")
+        if not path or os.path.isabs(path) or path.partition(":")[0] in ("run", "model", "recipe"):
+            return dict(table)
+        return {**table, "path": os.path.relpath(path, self._directory)}
 
 
 def _resumed(value: Any) -> str:

@@ -131,8 +131,10 @@ def state_of(run: RunHash, layout: Layout) -> State:
     if last is not None and last.status is Status.DETACHED:
         return State("Running", last)
     is_older = submission is not None and len(attempts) <= submission["attempts"]
-    if alive:
-        return State("Preparing") if is_older else State("Finalizing", last)
+    if alive and is_older:
+        return State("Preparing")
+    if alive and last is not None and last.status is not Status.CANCELED:
+        return State("Finalizing", last)
     result = runs.result(run)
     if result is not None:
         accepted = next((item for item in attempts if item.number == result.attempt), last)

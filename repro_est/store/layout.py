@@ -89,6 +89,7 @@ class Layout:
 
     def submission(self, run: RunHash) -> Path:
         return self.run(run) / "submission.json"
+
     def page(self, run: RunHash) -> Path:
         return self.run(run) / "page.html"
 
