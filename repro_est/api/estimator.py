@@ -494,7 +494,7 @@ class _Draft:
         return chosen
 
     def _here(self, table: Mapping[str, str]) -> dict[str, str]:
-        """Returns the table of an input whose path, if it is one of this machine, is as the recipe's directory sees it."""
+        """Returns the table of an input, with a path of this machine as the recipe's directory sees it."""
         path = table.get("path", "")
         if not path or os.path.isabs(path) or path.partition(":")[0] in ("run", "model", "recipe"):
             return dict(table)
