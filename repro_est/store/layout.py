@@ -18,6 +18,7 @@ unpacked/<key>/               a wheel unpacked and compiled, which prefixes are 
 packages/<sha256>/<filename>  artifacts of an index, verified
 fetched/<sha256>/<filename>   URL inputs, verified
 models/<name>/<version>.json  registered models; <version>.tags.jsonl is how their tags changed since
+models/<name>/<version>/      a read-only view of its bytes, once somebody asked for its path
 models/<name>/aliases.jsonl   how the aliases of a model moved (`store.aliases`)
 leases/<name>.lock            kernel locks: who works on what
 stat/<id>...                   stat caches; disposable
@@ -125,6 +126,9 @@ class Layout:
 
     def model_tags(self, name: str, version: int) -> Path:
         return self.root / "models" / name / f"{version}.tags.jsonl"
+
+    def model_view(self, name: str, version: int) -> Path:
+        return self.root / "models" / name / str(version)
 
     def aliases(self, name: str) -> Path:
         return self.root / "models" / name / "aliases.jsonl"

@@ -198,7 +198,8 @@ class Models:
             files = os.listdir(self._root / name)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        numbers = sorted(int(stem) for file in files if (stem := file.removesuffix(".json")).isdecimal())
+        records = [file.removesuffix(".json") for file in files if file.endswith(".json")]
+        numbers = sorted(int(stem) for stem in records if stem.isdecimal())
         return [self._read(name, number, tagged=f"{number}.tags.jsonl" in files) for number in numbers]
 
     def known(self, name: str) -> list[Model]:
