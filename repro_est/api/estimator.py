@@ -155,6 +155,10 @@ class Estimator:
         given = {key: value for key, value in locals().items() if key not in ("self", "unknown", "__class__")}
         _check_keywords(unknown, vm_size=vm_size, vm_priority=vm_priority, shared=source_directory_data_store)
         base = Path(directory or ".").absolute()
+        if name is not None and (not name or "/" in name):
+            raise UsageError(
+                f"Estimator: name: got {name!r}, expected the name of a recipe", hint="directory=... says where"
+            )
         self._file: Path | None = None
         self._document = _document(given, base)
         self._path = base / f"{name or Path(entry_script or 'estimator').stem}.toml"
@@ -407,6 +411,14 @@ def _distributed(given: Mapping[str, Any]) -> Document:
         keys["distributed_training"] = training
     elif training is not None:
         raise UsageError(f"Estimator: distributed_training: got {training!r}, expected an MpiConfiguration or the like")
+    several = [
+        key for key in ("node_count", "process_count_per_node") if isinstance(keys.get(key), int) and keys[key] > 1
+    ]
+    if several and "distributed_training" not in keys and "distributed_backend" not in keys:
+        raise UsageError(
+            f"Estimator: {several[0]}: got {keys[several[0]]}, and nothing that joins the processes",
+            hint='distributed_training=MpiConfiguration(), or "none" for processes that know nothing of each other',
+        )
     return keys
 
 

@@ -533,11 +533,8 @@ class Run:
         root = self._directory(top)
         if root is None:
             return
-        for directory, names, files in os.walk(root, followlinks=False):
-            names.sort()
-            for file in sorted(files):
-                path = Path(directory, file)
-                yield f"{top}/{path.relative_to(root).as_posix()}", path
+        paths = (Path(directory, file) for directory, _, files in os.walk(root) for file in files)
+        yield from sorted((f"{top}/{path.relative_to(root).as_posix()}", path) for path in paths)
 
     def _find(self, name: str) -> str:
         """Returns the whole name of a file of the run."""
