@@ -107,7 +107,7 @@ def test_the_lock_must_hold_what_executes_it(workshop: Workshop) -> None:
             done.err
         )
     assert ("error", "is a notebook, and the lock has no papermill and no ipykernel",
-            'pip_packages = [..., "papermill", "ipykernel"]') in findings(workshop, name)  # fmt: skip
+            'pip_packages = [..., "papermill", "ipykernel"] in job.toml') in findings(workshop, name)  # fmt: skip
 
 
 def test_parameters_without_a_cell_for_them_are_pointed_out(workshop: Workshop, papermill: str) -> None:
@@ -170,6 +170,8 @@ import helper
 print("cell sees", type(lr).__name__, lr, verbose, open(data).read())
 print("it runs in", sys.prefix, "at home in", os.path.expanduser("~"))
 json.dump({"lr": lr}, open("outputs/metrics.json", "w"))
+from repro_est import Run
+Run.get_context().log("loss", 0.25)
 helper.NAME"""
 
 
@@ -190,6 +192,8 @@ def test_a_notebook_is_executed_in_its_environment(workshop: Workshop) -> None:
     assert f"it runs in {workshop.root}/cache/envs/" in done.err
     assert f"at home in {workshop.root}/cache/" in done.err
     assert "lr 0.5" in done.out
+    (record,) = workshop.root.glob("cache/runs/*/logs/rank-0/run.jsonl")
+    assert '"loss",0.25' in record.read_text().replace(" ", "")
     output = json.loads((next(workshop.root.glob("cache/runs/*/outputs")) / "explore.output.ipynb").read_text())
     assert "'the helper'" in json.dumps(output)
     assert workshop.run("job.toml")["cached"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from repro_est.recipe.load import load
 from tests.conftest import Done, Workshop
 
 PREP = "import pathlib\npathlib.Path('outputs/data.csv').write_text('1,2\\n')\nprint('prepared')\n"
@@ -264,3 +265,9 @@ def test_a_checkpoint_can_come_from_a_recipe(workshop: Workshop) -> None:
 def test_what_cannot_be_resumed_from_is_refused(workshop: Workshop, estimator: str, more: str, message: str) -> None:
     done = workshop.repro("plan", workshop.recipe(RESUME, more, estimator=estimator))
     assert (done.code, message in done.err) == (2, True), done.err
+
+
+def test_the_shipped_example_needs_the_run_of_the_recipe_beside_it() -> None:
+    recipe = load(Path(__file__).parent.parent / "recipes" / "ridge-clean.toml")
+    assert [item.name for item in recipe.with_needed] == ["ridge-clean", "clean"]
+    assert recipe.needed[0].estimator.entry_script == "clean.py"

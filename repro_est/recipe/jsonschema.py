@@ -64,7 +64,9 @@ def json_schema() -> dict[str, Any]:
     for table in TABLES:
         shape = _table(table)
         top["properties"][table] = {"type": "object", "additionalProperties": shape} if table in NAMED_TABLES else shape
-    top["required"] = ["estimator"]
+    required = top["properties"]["estimator"].pop("required")  # what a recipe extends may have it
+    whole = {"required": ["estimator"], "properties": {"estimator": {"required": required}}}
+    top["anyOf"] = [whole, {"required": ["extends"]}]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "repro recipe",
