@@ -99,7 +99,7 @@ def test_a_trace_of_a_model_leads_to_lock_source_and_inputs(chain: Workshop) -> 
     assert len(train["lock_sha256"]) == 64
     assert [item["origin"] for item in prep["inputs"]] == [{"path": str(chain.root / "raw.csv")}]
     text = chain.repro("model", "trace", "net").out
-    assert text.startswith("model net:1  @production  outputs/model.bin  digest ")
+    assert text.startswith("model net:1  @production  outputs/model.bin  of attempt 1  digest ")
     assert "0 packages for " in text
     assert text.splitlines()[-1] == f"        raw  {chain.root / 'raw.csv'}"
 

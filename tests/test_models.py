@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from repro_est.cli.recall import recall
 from repro_est.digest import canonical, sha256_hex, xxh3_hex
-from repro_est.errors import UsageError, VerificationError
+from repro_est.errors import StoreError, UsageError, VerificationError
 from repro_est.registration import Labels, register_file
 from repro_est.store.aliases import Aliases, parse_moment
 from repro_est.store.models import Model, Models, parse_reference
@@ -413,6 +414,23 @@ def test_a_promotion_that_is_killed_leaves_the_old_history_or_the_new_one(promot
     assert Models(promoted.layout).aliases("net")["canary"] == 2
 
 
+def test_a_full_disk_leaves_the_old_history(small_disk: Callable[[int], Path], tmp_path: Path) -> None:
+    disk = small_disk(1 << 20)
+    store = Store.open(disk / "store")
+    registered(store, tmp_path, "x", "y")
+    registry = Models(store.layout)
+    registry.promote("net", 1, "production")
+    with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as filler:
+        while True:
+            filler.write(b"x" * 4096)
+    with pytest.raises(StoreError, match="no space left"):
+        registry.promote("net", 2, "production")
+    assert registry.aliases("net") == {"production": 1}
+    (disk / "filler").unlink()
+    registry.promote("net", 2, "production")
+    assert registry.aliases("net") == {"production": 2}
+
+
 # ---- what is kept
 
 
@@ -659,6 +677,16 @@ def test_an_alias_whose_history_was_bent_is_no_input(trained: Workshop) -> None:
     recipe = trained.recipe(READS, '[inputs.m]\npath = "model:net@production"\n', name="uses", estimator=GIVEN)
     done = trained.repro("run", recipe)
     assert (done.code, "line 1: was changed" in done.err) == (4, True), done.err
+
+
+def test_models_are_listed_though_a_history_was_bent(trained: Workshop) -> None:
+    trained.repro("model", "register", "net", "@", "outputs/model.bin")
+    trained.repro("model", "promote", "net", "1", "--as", "production")
+    trained.store.layout.aliases("net").unlink()
+    trained.store.layout.aliases("net").write_text("{}\n")
+    done = trained.repro("models")
+    assert (done.code, "line 1: is no line of a chain" in done.err) == (0, True)
+    assert done.out.splitlines()[1].startswith("net    1 ")
 
 
 def test_verify_notices_a_cut_history_by_what_a_run_has_seen_of_it(trained: Workshop) -> None:

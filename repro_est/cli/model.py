@@ -219,10 +219,15 @@ def _why_nothing(registry: Models | None, arguments: argparse.Namespace) -> str:
 
 
 def _aliases(registry: Models, found: Sequence[Model]) -> dict[str, list[str]]:
-    """Returns the aliases that point at each version, by `NAME:VERSION`."""
+    """Returns the aliases that point at each version, by `NAME:VERSION`; a history that was bent says nothing."""
     pointing: dict[str, list[str]] = {}
-    for name in {model.name for model in found}:
-        for alias, version in sorted(registry.aliases(name).items()):
+    for name in sorted({model.name for model in found}):
+        try:
+            aliases = registry.aliases(name)
+        except VerificationError as error:
+            Console().warning(error.message)
+            continue
+        for alias, version in sorted(aliases.items()):
             pointing.setdefault(f"{name}:{version}", []).append(alias)
     return pointing
 
@@ -380,7 +385,9 @@ def _trace(arguments: argparse.Namespace) -> int:
         if number:
             console.out("")
         pointing = "".join(f"  @{alias}" for alias in aliases.get(model.id, ()))
-        console.out(visible(f"model {model.id}{pointing}  {model.path}  digest {model.tree[:12]}  {model.created}"))
+        attempt = f"  of attempt {model.attempt}" if model.attempt else ""
+        facts = f"{model.path}{attempt}  digest {model.tree[:12]}  {model.created}"
+        console.out(visible(f"model {model.id}{pointing}  {facts}"))
         for line in lines_above(model.run, makers([model.run], store), depth=1) if model.run else ():
             console.out(visible(line))
     return 0

@@ -140,11 +140,11 @@ class Models:
         with writing(directory):
             directory.mkdir(parents=True, exist_ok=True)
             while True:
-                versions = self.versions(model.name)
-                same = next((known for known in versions if known.tree == model.tree), None)
+                records = [self._record(model.name, number) for number in self._numbers(model.name)]
+                same = next((known for known in records if known.tree == model.tree), None)
                 if same is not None and not always_new:
-                    return same
-                candidate = replace(model, version=versions[-1].version + 1 if versions else 1)
+                    return self._read(model.name, same.version)
+                candidate = replace(model, version=records[-1].version + 1 if records else 1)
                 if self._claim(candidate):
                     return candidate
 
@@ -157,7 +157,7 @@ class Models:
         model = self.get(name, version)
 
         def decide(links: Sequence[Link]) -> Mapping[str, Any] | None:
-            now = _tags(self._recorded(name, version).tags, links)
+            now = _tags(self._record(name, version).tags, links)
             missing = [key for key in remove if key not in now]
             if missing:
                 there = ", ".join(sorted(now)) or "none"
@@ -192,15 +192,7 @@ class Models:
 
     def versions(self, name: str) -> list[Model]:
         """Returns all versions of one model, oldest first; empty when there is none."""
-        if not re.fullmatch(MODEL_NAME, name):
-            return []
-        try:
-            files = os.listdir(self._root / name)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        records = [file.removesuffix(".json") for file in files if file.endswith(".json")]
-        numbers = sorted(int(stem) for stem in records if stem.isdecimal())
-        return [self._read(name, number, tagged=f"{number}.tags.jsonl" in files) for number in numbers]
+        return [self._read(name, number) for number in self._numbers(name)]
 
     def known(self, name: str) -> list[Model]:
         """Returns all versions of a model that there is, oldest first.
@@ -267,15 +259,22 @@ class Models:
 
     # ---- parts
 
-    def _read(self, name: str, version: int, *, tagged: bool) -> Model:
-        model = self._recorded(name, version)
-        if not tagged:
-            return model
-        return replace(
-            model, tags=_tags(model.tags, Chain(self._layout, self._layout.model_tags(name, version)).links())
-        )
+    def _numbers(self, name: str) -> list[int]:
+        """Returns the versions of a model that have a record, oldest first."""
+        if not re.fullmatch(MODEL_NAME, name):
+            return []
+        try:
+            files = os.listdir(self._root / name)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(int(match[1]) for file in files if (match := re.fullmatch(r"([1-9][0-9]*)\.json", file)))
 
-    def _recorded(self, name: str, version: int) -> Model:
+    def _read(self, name: str, version: int) -> Model:
+        model = self._record(name, version)
+        changes = Chain(self._layout, self._layout.model_tags(name, version)).links()
+        return replace(model, tags=_tags(model.tags, changes)) if changes else model
+
+    def _record(self, name: str, version: int) -> Model:
         """Returns a version as its record has it, with the tags of that day."""
         path = self._layout.model(name, version)
         try:

@@ -94,8 +94,9 @@ def _abandoned(layout: Layout, name: str) -> list[Path]:
 
 
 def _parts(layout: Layout) -> list[Path]:
-    """Half-fetched files that nobody wrote to for an hour."""
+    """Half-fetched files, and half-written records of models, that nobody wrote to for an hour."""
     found = [part for kind in ("packages", "fetched") for part in layout.directory(kind).glob("*/.*.part")]
+    found += layout.directory("models").glob("*/.*.tmp")
     return [part for part in found if time.time() - part.lstat().st_mtime > _STALE_SECONDS]
 
 
