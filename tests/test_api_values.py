@@ -298,6 +298,13 @@ def test_a_requirements_file_is_read_with_those_it_names() -> None:
     assert environment.to_recipe()["estimator"]["pip_packages"] == ["pandas", "numpy==2.0 ; python_version > '3'"]
 
 
+def test_constraints_are_left_to_files_of_the_recipe() -> None:
+    Path("requirements.txt").write_text("-c limits.txt\nnumpy\n")
+    assert "hint: constraints are for Estimator(pip_requirements_file=...)" in refused(
+        Environment.from_pip_requirements, "project", "requirements.txt"
+    )
+
+
 def test_an_image_without_packages_is_used_as_it_is() -> None:
     environment = Environment.from_docker_image(
         "image", "team/base:2026", container_registry=ContainerRegistry("host:5000")

@@ -133,7 +133,11 @@ class CondaDependencies:
         elif _is_of_azure(requirement_name(line)):
             self._drop(line)
         elif problem := refusal(line):
-            raise UsageError(f"{_WHAT}: pip package {without_addresses(line)!r}: {problem}")
+            constrains = re.match(r"(-c|--constraint)[ =]", line)
+            raise UsageError(
+                f"{_WHAT}: pip package {without_addresses(line)!r}: {problem}",
+                hint="constraints are for Estimator(pip_requirements_file=...)" if constrains else None,
+            )
         else:
             _put(self._pip, line, requirement_name)
 
@@ -368,7 +372,7 @@ def requirement_lines(file: Path, above: tuple[Path, ...] = ()) -> Iterator[str]
     """Yields the lines of a requirements file, and of those it names by `-r`; without comments.
 
     Raises:
-        UsageError: it cannot be read, or constrains versions by another file.
+        UsageError: it cannot be read.
     """
     try:
         text = file.read_text("utf-8-sig")
@@ -376,13 +380,8 @@ def requirement_lines(file: Path, above: tuple[Path, ...] = ()) -> Iterator[str]
         raise UsageError(f"{file}: cannot be read: {error}") from None
     for raw in text.replace("\\\n", " ").splitlines():
         line = " ".join(re.sub(r"(^|\s)#.*$", "", raw).split())
-        nested = re.fullmatch(r"(-r|--requirement|-c|--constraint)[ =]?\s*(\S.*)", line)
-        if nested and nested[1] in ("-c", "--constraint"):
-            raise UsageError(
-                f"{file}: `{line}`: constraints are read from a file of the recipe only",
-                hint="Estimator(pip_requirements_file=...)",
-            )
+        nested = re.fullmatch(r"(?:-r|--requirement)[ =]?\s*(\S.*)", line)
         if nested and file not in above:
-            yield from requirement_lines(file.parent / nested[2], (*above, file))
+            yield from requirement_lines(file.parent / nested[1], (*above, file))
         elif line and not nested:
             yield line
