@@ -27,6 +27,7 @@ from repro_est.errors import (
     TimedOut,
     VerificationError,
 )
+from repro_est.files import remove_tree
 from repro_est.git import facts
 from repro_est.inside.history import History
 from repro_est.launch.diagnosis import report
@@ -42,6 +43,7 @@ from repro_est.plan import Plan
 from repro_est.platforms import current_platform
 from repro_est.project import Project
 from repro_est.store.guard import writing
+from repro_est.store.layout import LIVE
 from repro_est.store.notes import PROPERTY, TAG, write_notes
 from repro_est.store.records import AttemptRecord, Result, Status
 from repro_est.store.runs import Runs
@@ -205,6 +207,7 @@ class _Execution:
     def _collect(self, job: Job, outcome: Outcome) -> Collected:
         """Takes what there is into the store; a script that failed has failed for its own reason, kept or not."""
         (self.work / _RESERVE).unlink(missing_ok=True)
+        remove_tree(self.directory / LIVE)  # what somebody looked at meanwhile
         try:
             place, problems = job.gather()
             collected = collect(self.plan, self.store, place, self.directory, secrets=self.secrets)

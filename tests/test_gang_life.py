@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from repro_est.api.run import Run
+from repro_est.api.workspace import Workspace
 from tests.conftest import Workshop
 from tests.gang import COUNTS, DAEMONISES, WAITS, Stage, until_true
 from tests.lab.hosts import Cluster
@@ -423,3 +425,17 @@ def test_a_run_that_a_full_disk_here_has_no_room_for_is_collected_later(
     assert sorted(path.name for path in outputs.iterdir()) == ["big-0", "big-1", "big-2"]
     (logs,) = place.glob("runs/*/logs")
     assert [(logs / f"rank-{rank}/stdout.log").stat().st_size for rank in range(3)] == [3_000_001] * 3
+
+
+def test_metrics_of_a_run_on_hosts_are_read_while_it_runs_and_kept(stage: Stage) -> None:
+    script = "from repro_est import Run\nrun = Run.get_context(every_rank=os.environ['RANK'] == '2')\n"
+    recipe = stage.recipe("import os\n" + script + "run.log('rank', int(os.environ['RANK']))\n" + WAITS)
+    assert stage.repro("run", recipe, "-t", "lab", "--detach").ends().code == 0
+    run = Run(Workspace(stage.workshop.root), "@")
+    until_true(lambda: run.get_metrics() == {"rank": [0, 2]}, 10, lambda: str(run.get_metrics()))
+    assert run.get_status() == "Running"
+    assert "logs/rank-2/run.jsonl" in run.get_file_names()
+    stage.go()
+    assert stage.repro("attach", "@").ends().code == 0
+    assert (run.get_status(), run.get_metrics()) == ("Completed", {"rank": [0, 2]})
+    assert not (stage.workshop.store.layout.attempt(run._hash, 1) / "live").exists()

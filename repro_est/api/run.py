@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TextIO
@@ -527,7 +528,22 @@ class Run:
             return None
         directory = self._layout.attempt(self._hash, attempt.number)
         live = directory / LIVE / top
-        return live if attempt.status is Status.RUNNING and live.is_dir() else directory / top
+        if top == LOGS and not attempt.status.is_terminal and not (directory / LIVE).is_symlink():
+            self._bring_logs(directory, live)
+        return live if not attempt.status.is_terminal and live.is_dir() else directory / top
+
+    def _bring_logs(self, attempt: Path, live: Path) -> None:
+        """Fetches what a run on hosts has logged so far."""
+        from repro_est.launch.handle import read_handle
+        from repro_est.launch.peek import bring_logs
+
+        handle = read_handle(attempt)
+        if handle is None:
+            return
+        try:
+            bring_logs(handle, live)
+        except InfrastructureError as error:  # then what was brought before is shown
+            warnings.warn(error.message, stacklevel=2)
 
     def _files(self, top: str) -> Iterator[tuple[str, Path]]:
         root = self._directory(top)

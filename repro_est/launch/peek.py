@@ -1,16 +1,20 @@
-"""Reading the logs of a run that its hosts own, without taking part in it: nothing is kept here, or changed there."""
+"""Looking at a run that its hosts own, without taking part in it: nothing is changed there."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from repro_est.errors import UsageError
 from repro_est.hosts.pool import host_of
 from repro_est.hosts.session import Session
 from repro_est.launch.handle import Handle
+from repro_est.outputs import LOGS
+from repro_est.targets.gather import is_below
 
 _POLL_SECONDS = 0.2
+_LOGS = f"source/{LOGS}"
 
 Show = Callable[[str, str, bytes], None]
 """Gets the rank, the stream and the next bytes of it."""
@@ -47,6 +51,48 @@ def read_logs(handle: Handle, ranks: Sequence[int] | None, streams: Sequence[str
     finally:
         for reader in readers:
             reader.close()
+
+
+def bring_logs(handle: Handle, directory: Path) -> None:
+    """Brings what the script has written into `./logs` so far; again, and only what is new comes.
+
+    Of a path that several nodes have, the first node's is taken.
+
+    Raises:
+        HostError: a host cannot be reached.
+    """
+    taken: set[str] = set()
+    for member in handle.members:
+        host = host_of(member.spec)
+        session = Session(host)
+        try:
+            found = session.call("listing", token=handle.token, path=_LOGS, digests=False)["entries"] or []
+            files = {name: size for name, kind, _, size in found if kind in "fx" and is_below(name)}
+            _bring(session, handle.token, {name: size for name, size in files.items() if name not in taken}, directory)
+            taken |= files.keys()
+        finally:
+            session.close()
+            host.close()
+
+
+def _bring(session: Session, token: str, files: Mapping[str, int], directory: Path) -> None:
+    wanted: list[tuple[str, int]] = []
+    for name, size in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        have = path.stat().st_size if path.exists() else 0
+        if have > size:  # it was written anew
+            path.unlink()
+            have = 0
+        path.touch()
+        if have < size:
+            wanted.append((name, have))
+
+    def take(number: int, data: bytes) -> None:
+        with open(directory / wanted[number][0], "ab") as file:
+            file.write(data)
+
+    session.fetch(token, _LOGS, wanted, take)
 
 
 class _Reader:

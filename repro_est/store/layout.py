@@ -41,7 +41,7 @@ DRIVER_LOG = "driver.log"
 """Below `logs/` of an attempt of several ranks: the lines of all, in the order of time (`launch.streams`)."""
 
 LIVE = "live"
-"""In an attempt's directory while it runs on this machine: a link to the directory the script works in."""
+"""In an attempt's directory while it runs: a link to the directory the script works in, or what was brought of it."""
 
 HANDLE = "hosts.json"
 """Beside attempt.json while an attempt is at hosts, which own it (`launch.handle`)."""
