@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from repro_est.api.condadependencies import CondaDependencies
 from repro_est.api.dataset import (
@@ -14,11 +16,13 @@ from repro_est.api.dataset import (
     DataPath,
     DataReference,
     Dataset,
+    DatasetConsumptionConfig,
     Datastore,
     FileDataset,
     OutputFileDatasetConfig,
     TabularDataset,
 )
+from repro_est.api.datastore import Source
 from repro_est.api.distributed import (
     DistributedConfiguration,
     Gloo,
@@ -31,6 +35,8 @@ from repro_est.api.distributed import (
 )
 from repro_est.api.docker import ContainerRegistry, DockerConfiguration
 from repro_est.api.environment import Environment
+from repro_est.api.estimator import Estimator
+from repro_est.api.registereddata import Entry, read_entries, write_entries
 from repro_est.errors import InputError, UsageError
 from repro_est.layout import Backend, Layout
 from repro_est.project import Project, find_project
@@ -158,6 +164,10 @@ def test_lists_of_the_caller_are_never_changed() -> None:
 def test_python_among_conda_packages_is_the_version(spec: str, version: str | None) -> None:
     made = CondaDependencies.create(conda_packages=[spec])
     assert (made.python_version, made.conda_packages) == (version, ())
+
+
+def test_a_version_as_a_number_is_refused() -> None:
+    assert "python_version: got 3.1, expected a version" in refused(CondaDependencies.create, python_version=3.10)
 
 
 def test_a_build_of_python_is_refused() -> None:
@@ -289,6 +299,22 @@ def test_an_environment_of_a_conda_file_is_what_the_recipe_would_say() -> None:
     }
     assert environment.dropped == ("azureml-defaults",)
     assert recipe_of(environment.to_recipe()).environment.python == "3.11"
+
+
+def test_an_estimator_takes_an_environment_in_place_of_its_own_keywords() -> None:
+    dependencies = CondaDependencies.create(pip_packages=["scikit-learn==1.7.*"], python_version="3.11")
+    environment = Environment("project")
+    environment.python.conda_dependencies = dependencies
+    environment.environment_variables = {"OMP_NUM_THREADS": "1"}
+    said = Estimator(entry_script="train.py", environment_definition=environment)
+    assert said.to_recipe() == (
+        Estimator(
+            entry_script="train.py",
+            pip_packages=["scikit-learn==1.7.*"],
+            python="3.11",
+            environment_variables={"OMP_NUM_THREADS": "1"},
+        ).to_recipe()
+    )
 
 
 def test_a_requirements_file_is_read_with_those_it_names() -> None:
@@ -514,6 +540,14 @@ def test_a_dataset_without_a_name_says_that_it_has_none() -> None:
     assert Dataset.File.from_files("data").as_named_input("x").is_named
 
 
+def test_azures_words_for_modes_are_known() -> None:
+    Path("data").mkdir()
+    dataset = Dataset.File.from_files("data")
+    modes = {mode: DatasetConsumptionConfig("x", dataset, mode).mode for mode in ("direct", "mount", "download")}
+    assert modes == {"direct": "mount", "mount": "mount", "download": "copy"}
+    assert "mode: got 'hdfs', expected 'mount' or" in refused(DatasetConsumptionConfig, "x", dataset, "hdfs")
+
+
 @pytest.mark.parametrize("path", ["run:@1/outputs/model", "model:digits:3", "recipe:prep.toml/outputs/data"])
 def test_forms_of_the_recipe_pass_as_they_are(path: str) -> None:
     assert Dataset.File.from_files(path).as_mount().to_recipe() == {"path": path, "mode": "mount"}
@@ -571,8 +605,11 @@ def test_an_upload_copies_files_and_replaces_none_unasked(tmp_path: Path) -> Non
     assert store.upload("local", "digits").to_recipe()["path"] == str(tmp_path / "shared" / "digits")
     assert (tmp_path / "shared" / "digits" / "deep" / "a.csv").read_text() == "1"
     store.upload("local", "digits")
+    Datastore("here", tmp_path).upload("local", "local")
     (tmp_path / "local" / "deep" / "a.csv").write_text("2")
     assert "hint: overwrite=True" in refused(store.upload, "local", "digits")
+    assert "no such directory" in refused(store.upload, "locale", "digits")
+    assert "no such file" in refused(store.upload_files, ["local/b.csv"])
     store.upload_files(["local/deep/a.csv"], target_path="digits/deep", overwrite=True)
     assert (tmp_path / "shared" / "digits" / "deep" / "a.csv").read_text() == "2"
 
@@ -591,7 +628,7 @@ def test_what_azures_data_has_and_repro_has_not_says_what_to_do() -> None:
     assert "write to outputs/" in refused(store.path("x").as_upload)
     assert "a datastore is a directory" in refused(Datastore.register_azure_blob_container, None, "a", "b")
     assert "outputs of a run have a name already" in refused(OutputFileDatasetConfig().register_on_complete, "x")
-    assert "a run writes to its outputs only" in refused(OutputFileDatasetConfig, destination=(store, "x"))
+    assert "a run writes to outputs/ only" in refused(OutputFileDatasetConfig, destination=(store, "x"))
 
 
 def test_an_output_is_a_directory_below_outputs() -> None:
@@ -639,3 +676,11 @@ def test_a_table_without_pandas_says_what_to_install() -> None:
         assert "hint: pip install pandas" in refused(dataset.to_pandas_dataframe)
     else:
         assert dataset.to_pandas_dataframe().to_dict("list") == {"x": [1], "y": [2]}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.booleans())
+def test_a_registered_dataset_reads_back_from_the_file(path: str, tabular: bool) -> None:
+    source = Source(f"/data/{path}").absolute()
+    entries = {"digits": Entry(source, tabular), "models": Entry(Source("model:digits:1"))}
+    write_entries(Path.cwd(), entries)
+    assert read_entries(Path.cwd()) == entries

@@ -150,7 +150,7 @@ class CondaDependencies:
 
     def set_python_version(self, version: str) -> None:
         """Sets the Python: "3.11", "3.11.7" or a specifier such as ">=3.11,<3.13"."""
-        text = str(version).strip()
+        text = version.strip() if isinstance(version, str) else ""  # 3.10 as a number is 3.1
         if not is_python(text):
             raise UsageError(
                 f'{_WHAT}: python_version: got {version!r}, expected a version or specifier such as "3.11"'

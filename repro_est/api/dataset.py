@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from repro_est.api.datastore import (
     DERIVED_NAME,
@@ -39,7 +39,7 @@ __all__ = [
     "TabularDatasetFactory",
 ]
 
-Mode = Literal["mount", "copy"]
+_MODES = {"mount": "mount", "copy": "copy", "direct": "mount", "download": "copy"}
 
 
 @runtime_checkable
@@ -65,17 +65,23 @@ class DatasetConsumptionConfig:
     Args:
         name: of the input; the script finds it as `run.input_datasets[NAME]` and `$REPRO_INPUT_NAME`.
         dataset: what it is.
-        mode: "mount", read-only and in place, or "copy", private to the run.
+        mode: "mount", read-only and in place, or "copy", private to the run; Azure ML's "direct" is "mount", and
+            "download" is "copy".
         is_named: whether the caller chose the name.
     """
 
     name: str
     dataset: FileDataset
-    mode: Mode = "mount"
+    mode: str = "mount"
     is_named: bool = True
 
     def __post_init__(self) -> None:
         checked_name(self.name, "as_named_input: name")
+        mode = _MODES.get(self.mode)
+        if mode is None:
+            known = " or ".join(map(repr, _MODES))
+            raise UsageError(f"input {self.name!r}: mode: got {self.mode!r}, expected {known}")
+        object.__setattr__(self, "mode", mode)
 
     def as_mount(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
         """Returns the input, to be seen where it is; the script is told the path."""
@@ -106,20 +112,21 @@ class OutputFileDatasetConfig:
 
     Args:
         name: of the directory.
-        destination: of Azure's storage; only None is taken, as a run writes nowhere but to its outputs.
+        destination, source: of Azure's storage and machine; only None is taken, as a run writes to its outputs only.
     """
 
     name: str = "output"
     destination: None = None
-    source: str | None = None
+    source: None = None
 
     def __post_init__(self) -> None:
         checked_name(self.name, "OutputFileDatasetConfig: name")
-        if self.destination is not None:
-            raise UsageError(
-                f"OutputFileDatasetConfig {self.name!r}: destination: a run writes to its outputs only",
-                hint=f"leave it out, and `repro get HASH outputs/{self.name}` afterwards",
-            )
+        for name, value in (("destination", self.destination), ("source", self.source)):
+            if value is not None:
+                raise UsageError(
+                    f"OutputFileDatasetConfig {self.name!r}: {name}: got {value!r}, and a run writes to outputs/ only",
+                    hint=f"leave it out, and `repro get HASH outputs/{self.name}` afterwards",
+                )
 
     def as_mount(self, *, disable_metadata_cache: bool = False) -> OutputFileDatasetConfig:
         return self

@@ -121,9 +121,12 @@ class Datastore:
         """Copies the files of a directory below the datastore's, and returns a reference to where they are.
 
         Raises:
+            InputError: there is no such directory.
             UsageError: another file is in the place of one, and it is not to be overwritten.
         """
         source = Path(src_dir)
+        if not source.is_dir():
+            raise InputError(f"upload: src_dir: got {str(src_dir)!r}, no such directory: {source.absolute()}")
         files = sorted(path for path in source.rglob("*") if path.is_file())
         return self.upload_files(map(str, files), str(source), target_path, overwrite, show_progress)
 
@@ -141,12 +144,17 @@ class Datastore:
             relative_root: the part of their paths that is left out; None keeps their names only.
 
         Raises:
+            InputError: there is no such file.
             UsageError: another file is in the place of one, and it is not to be overwritten.
         """
         for file in map(Path, files):
             inside = os.path.relpath(file, relative_root) if relative_root is not None else file.name
             target = self.file(os.path.join(target_path or "", inside))
-            if target.exists() and not same_file(file, target) and not overwrite:
+            if not file.is_file():
+                raise InputError(f"upload: got {str(file)!r}, no such file: {file.absolute()}")
+            if target.exists() and (file.samefile(target) or same_file(file, target)):
+                continue
+            if target.exists() and not overwrite:
                 raise UsageError(f"upload: {target}: is there already and is not {file}", hint="overwrite=True")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)

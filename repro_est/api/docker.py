@@ -57,6 +57,7 @@ class DockerSection(Settings):
         enabled: run in a container though no image is named.
         base_image: `NAME:TAG` or `NAME@sha256:...`.
         base_dockerfile: text of a Dockerfile, a file, or a directory with one, in place of an image.
+        shared_volumes: of Windows; says nothing here.
         shm_size: of /dev/shm, "2g".
         arguments: of `docker run`, as far as recipes have keys for them.
     """
@@ -65,6 +66,7 @@ class DockerSection(Settings):
     base_image: str | None
     base_dockerfile: str | None
     base_image_registry: ContainerRegistry
+    shared_volumes: bool
     shm_size: str | None
     arguments: list[str]
 
@@ -82,6 +84,7 @@ class DockerSection(Settings):
         self.base_image = base_image
         self.base_dockerfile = base_dockerfile
         self.base_image_registry = base_image_registry or ContainerRegistry()
+        self.shared_volumes = True
         self.shm_size = shm_size
         self.arguments = list(arguments)
 

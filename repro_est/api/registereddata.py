@@ -9,7 +9,6 @@ Everything that reads or writes this file goes through this module. It keeps whe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from repro_est.api.datastore import Source
 from repro_est.errors import UsageError
 from repro_est.files import write_atomic
+from repro_est.recipe.write import write_recipe
 
 FILE = "datasets.toml"
 
@@ -59,10 +59,8 @@ def read_entries(root: Path) -> dict[str, Entry]:
 
 def write_entries(root: Path, entries: Mapping[str, Entry]) -> None:
     """Writes the datasets of a project, in place of those that are there."""
-    lines: list[str] = []
-    for name, entry in sorted(entries.items()):
-        lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in _keys(root, entry).items()), ""]
-    write_atomic(root / FILE, "\n".join(lines).encode())
+    document = {name: _keys(root, entry) for name, entry in sorted(entries.items())}
+    write_atomic(root / FILE, write_recipe(document).encode())
 
 
 def _entry(root: Path, name: str, keys: object) -> Entry:
@@ -79,7 +77,3 @@ def _keys(root: Path, entry: Entry) -> dict[str, str]:
     if entry.source.is_local and Path(keys["path"]).is_relative_to(root):
         keys["path"] = Path(keys["path"]).relative_to(root).as_posix()
     return {**keys, "kind": "tabular"} if entry.tabular else keys
-
-
-def _toml(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
