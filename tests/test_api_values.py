@@ -377,6 +377,15 @@ def test_arguments_of_docker_become_keys_of_the_recipe() -> None:
     assert environment.to_recipe()["estimator"]["shm_size"] == "8g"
 
 
+def test_a_setting_of_docker_is_checked_when_it_is_set() -> None:
+    assert "use_docker: got 'yes', expected True or False" in refused(DockerConfiguration, "yes")
+    assert "arguments: got '--rm', expected a list of strings" in refused(DockerConfiguration, arguments="--rm")
+    assert "got `--memory` without a value" in refused(DockerConfiguration, arguments=["--memory"])
+    assert "--cpus: got 'two', expected a number" in refused(DockerConfiguration, arguments=["--cpus=two"])
+    assert "got `-e TOKEN`, expected NAME=VALUE" in refused(DockerConfiguration, arguments=["-e", "TOKEN"])
+    assert "base_image: got '', expected a string, or None" in refused(Environment.from_docker_image, "mine", "")
+
+
 def test_other_arguments_of_docker_are_refused_by_name() -> None:
     assert "docker: arguments: got `--privileged`, expected one of" in refused(
         DockerConfiguration, arguments=["--privileged"]
@@ -596,6 +605,14 @@ def test_a_datastore_is_a_directory(tmp_path: Path) -> None:
     assert (reference.name, reference.is_named, isinstance(reference, Consumed)) == ("mine", True, True)
     assert DataReference(store, path_on_datastore="digits").name == "input"
     assert "which is outside of" in refused(store.path, "../other")
+    whole = Estimator(entry_script="train.py", script_params={"--data": store}).recipe
+    assert [item.name for item in whole.inputs] == ["shared"]
+
+
+def test_the_stores_of_a_workspace_are_the_directory_of_its_project(project: Project) -> None:
+    assert Datastore.get_default(project).directory == project.root
+    assert Datastore.get(project, "workspaceblobstore").directory == project.root
+    assert 'hint: Datastore("team", DIRECTORY)' in refused(Datastore.get, project, "team")
 
 
 def test_an_upload_copies_files_and_replaces_none_unasked(tmp_path: Path) -> None:

@@ -15,11 +15,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NoReturn
 
+from repro_est.api.home import Home, root_of
 from repro_est.errors import InputError, UsageError
 from repro_est.files import same_file
 
 DERIVED_NAME = "input"
 """What an input is called that the caller gave no name."""
+
+DEFAULT_STORES = ("workspacefilestore", "workspaceblobstore")
+"""What Azure ML calls the storage of a workspace; here both are the directory of its project."""
 
 _NAME = r"[A-Za-z0-9_]+"
 _FORMS = ("run:", "model:", "recipe:")
@@ -76,7 +80,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Datastore:
-    """A directory with a name.
+    """A directory with a name; where a run is given one, the whole directory is an input of that name.
 
     Args:
         name: letters, digits and `_`.
@@ -89,6 +93,14 @@ class Datastore:
     def __post_init__(self) -> None:
         checked_name(self.name, "Datastore: name")
         object.__setattr__(self, "directory", Path(os.path.abspath(self.directory)))
+
+    @property
+    def is_named(self) -> bool:
+        return True
+
+    def to_recipe(self) -> dict[str, str]:
+        """Returns `[inputs.NAME]`, as TOML has it."""
+        return {"path": str(self.directory), "mode": "mount"}
 
     def path(self, path: str | None = None, data_reference_name: str | None = None) -> DataReference:
         """Returns a reference to what is at a path below the directory; None is all of it."""
@@ -106,6 +118,8 @@ class Datastore:
         Raises:
             UsageError: it would be outside.
         """
+        if not (relative is None or isinstance(relative, str | PathLike)):
+            raise UsageError(f"datastore {self.name!r}: got {relative!r}, expected a path below {self.directory}")
         path = Path(os.path.normpath(self.directory / (relative or ".")))
         if not path.is_relative_to(self.directory):
             raise UsageError(f"datastore {self.name!r}: got {str(relative)!r}, which is outside of {self.directory}")
@@ -159,6 +173,25 @@ class Datastore:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
         return self.path(target_path)
+
+    @classmethod
+    def get_default(cls, workspace: Home | None = None) -> Datastore:
+        """Returns the directory of the workspace's project as a datastore."""
+        return cls(DEFAULT_STORES[0], root_of(workspace))
+
+    @classmethod
+    def get(cls, workspace: Home | None, datastore_name: str) -> Datastore:
+        """Returns the directory of the workspace's project by one of the names that Azure ML's default stores have.
+
+        Raises:
+            UsageError: another name; a project keeps no list of directories.
+        """
+        if datastore_name not in DEFAULT_STORES:
+            raise UsageError(
+                f"Datastore.get: got {datastore_name!r}, expected {' or '.join(map(repr, DEFAULT_STORES))}",
+                hint=f'Datastore("{datastore_name}", DIRECTORY) for any other directory',
+            )
+        return cls(datastore_name, root_of(workspace))
 
     @staticmethod
     def register_azure_blob_container(*arguments: object, **options: object) -> NoReturn:

@@ -86,7 +86,7 @@ class DockerSection(Settings):
         self.base_image_registry = base_image_registry or ContainerRegistry()
         self.shared_volumes = True
         self.shm_size = shm_size
-        self.arguments = list(arguments)
+        self.arguments = arguments  # type: ignore[assignment]  # a list once it is checked
 
     def _checked(self, name: str, value: Any) -> Any:
         return _checked(self, name, value)
@@ -119,7 +119,7 @@ class DockerConfiguration(Settings):
         shm_size: str | None = None,
     ) -> None:
         self.use_docker, self.shared_volumes = use_docker, shared_volumes
-        self.arguments = list(arguments or ())
+        self.arguments = arguments  # type: ignore[assignment]  # a list once it is checked
         self.shm_size = shm_size
 
     def _checked(self, name: str, value: Any) -> Any:
@@ -139,12 +139,14 @@ def _checked(section: DockerSection | DockerConfiguration, name: str, value: Any
             if not isinstance(value, ContainerRegistry):
                 raise wrong(section, name, value, "a ContainerRegistry")
         case "arguments":
-            if isinstance(value, str) or not all(isinstance(word, str) for word in value):
+            words = [] if value is None else [value] if isinstance(value, str) else list(value)
+            if isinstance(value, str) or not all(isinstance(word, str) for word in words):
                 raise wrong(section, name, value, "a list of strings")
-            _container(False, None, value)
+            _container(False, None, words)
+            return words
         case _:
-            if not (value is None or isinstance(value, str)):
-                raise wrong(section, name, value, "a string")
+            if value is not None and not (isinstance(value, str) and value):
+                raise wrong(section, name, value, "a string, or None")
     return value
 
 
@@ -181,7 +183,10 @@ def _options(arguments: Iterable[str]) -> Iterator[tuple[str, str]]:
                 f"docker: arguments: got `{word}`, expected one of {', '.join(_KEYS)}",
                 hint="repro starts containers itself; what else they need belongs into the image",
             )
-        yield option, value if equals else next(words, "")
+        value = value if equals else next(words, "")
+        if not value:
+            raise UsageError(f"docker: arguments: got `{word}` without a value")
+        yield option, value
 
 
 def _number(option: str, value: str) -> float:
