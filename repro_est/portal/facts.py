@@ -15,12 +15,14 @@ from pathlib import Path
 
 from repro_est.digest import RunHash, TreeHash
 from repro_est.errors import ReproError
+from repro_est.lineage import Lineage, lineage
 from repro_est.outputs import LOGS, OUTPUTS
 from repro_est.plan import Plan, load_plan
 from repro_est.portal.logged import Cell, Logged, Picture, read_logged
 from repro_est.portal.tail import Tail, tail
 from repro_est.store.layout import LIVE
 from repro_est.store.models import Model, Models
+from repro_est.store.notes import read_notes
 from repro_est.store.records import AttemptRecord, Result, Status
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
@@ -78,7 +80,10 @@ class RunFacts:
         logged: the records of the ranks and of their children, that of rank 0 first.
         source: files of the snapshot; empty when the store has it no more.
         script: text of the entry script, `""` when it cannot be shown.
-        uses, used_by: runs that it reads from, and runs that read from it, by what connects them.
+        experiments: in which it was asked for.
+        title: what people call it.
+        lineage: what leads to it, and what it led to.
+        pages: of the runs in its lineage those that have a page to link to.
         home: the directory of the run as the page sees it, `""` or a relative path that ends with a slash.
     """
 
@@ -96,8 +101,12 @@ class RunFacts:
     models: tuple[Model, ...] = ()
     source: tuple[Entry, ...] = ()
     script: str = ""
-    uses: tuple[tuple[str, RunHash], ...] = ()
-    used_by: tuple[tuple[str, RunHash], ...] = ()
+    tags: Mapping[str, Cell] = field(default_factory=dict)
+    properties: Mapping[str, Cell] = field(default_factory=dict)
+    experiments: tuple[str, ...] = ()
+    title: str = ""
+    lineage: Lineage | None = None
+    pages: frozenset[RunHash] = frozenset()
     home: str = ""
 
     def seen_from(self, home: str) -> RunFacts:
@@ -127,8 +136,12 @@ class RunFacts:
         return tuple(item for item in self.logged if item.child)
 
     @property
-    def tags(self) -> dict[str, Cell]:
-        return {**self.plan.recorded.tags, **self.own.tags}
+    def linked(self) -> list[RunHash]:
+        """The runs it has to do with, nearest first."""
+        if self.lineage is None:
+            return []
+        found = [*self.lineage.makers, *(use.user.run_hash for use in self.lineage.uses)]
+        return list(dict.fromkeys(run for run in found if run != self.run_hash))
 
     @property
     def seconds(self) -> float | None:
@@ -156,7 +169,8 @@ def collect_facts(run: RunHash, store: Store) -> RunFacts:
     logged = base.logged()
     outputs, log_files = base.files(OUTPUTS), base.files(LOGS)
     own = next((item for item in logged if not item.child), Logged())
-    return RunFacts(
+    notes, recorded = read_notes(store.layout, run), plan.recorded
+    facts = RunFacts(
         plan=plan,
         status=_status(result, attempts),
         result=result,
@@ -171,8 +185,13 @@ def collect_facts(run: RunHash, store: Store) -> RunFacts:
         models=tuple(model for model in Models(store.layout).all() if model.run == run),
         source=_source(plan, store),
         script=_script(plan, store),
-        uses=tuple(_uses(plan)),
+        tags={**notes.over(recorded.tags), **(own.tags if base.is_live else {})},
+        properties={**(own.properties if base.is_live else {}), **notes.properties},
+        experiments=tuple(dict.fromkeys([*filter(None, [recorded.experiment_name]), *notes.experiments])),
+        title=notes.name or recorded.name,
+        lineage=lineage(run, store),
     )
+    return replace(facts, pages=frozenset(other for other in facts.linked if store.layout.page(other).is_file()))
 
 
 def _status(result: Result | None, attempts: list[AttemptRecord]) -> str:
@@ -190,6 +209,11 @@ class _Directory:
         self._attempt = store.layout.attempt(run, shown.number if shown else 1)
         live = self._attempt / LIVE
         self._live = live if shown is not None and not shown.status.is_terminal and live.is_dir() else None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the script works now, on this machine."""
+        return self._live is not None
 
     def logged(self) -> tuple[Logged, ...]:
         return read_logged((self._live or self._attempt) / LOGS)
@@ -303,9 +327,3 @@ def _script(plan: Plan, store: Store) -> str:
         return store.read_blob(entry).decode("utf-8")
     except (ReproError, OSError, UnicodeDecodeError):
         return ""
-
-
-def _uses(plan: Plan) -> Iterator[tuple[str, RunHash]]:
-    for item in plan.recorded.inputs:
-        if "run" in item.origin:
-            yield item.name, RunHash(str(item.origin["run"]))

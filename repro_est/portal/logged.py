@@ -7,16 +7,33 @@ what is not of the shape it should have is left out, and nothing here fails beca
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repro_est.inside.history import History, read
+from repro_est.inside.history import History, events
 from repro_est.inside.record import file_name
 from repro_est.portal.series import Series
 
+_CHILD = re.compile("[0-9]+")
+_TIMED = {
+    "m": 4,
+    "list": 4,
+    "row": 4,
+    "table": 4,
+    "image": 4,
+    "object": 5,
+    "param": 3,
+    "tag": 3,
+    "property": 3,
+    "child": 3,
+}
+"""Where the time stands in a line of each kind that has a name (`inside.record`)."""
+
 Cell = float | int | bool | str | None
+_Events = Sequence[Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +111,13 @@ def read_logged(logs: Path) -> tuple[Logged, ...]:
     return tuple(found)
 
 
-def numbers(events: Sequence[Any]) -> Iterator[tuple[int, float, float]]:
-    """Yields step, number and time of the scalars among events; where no step was given it is the count."""
+def numbers(found: _Events) -> Iterator[tuple[int, float, float]]:
+    """Yields step, number and time of the scalars of one metric; where no step was given it is the count."""
     count = 0
-    for event in events:
-        match event:
-            case ["m", _, bool() | int() | float() as value, step, float() | int() as time]:
-                yield step if isinstance(step, int) else count, as_float(value), time
-                count += 1
+    for kind, _, value, step, time, *_ in found:
+        if kind == "m" and isinstance(value, float | int):
+            yield step if isinstance(step, int) else count, as_float(value), time
+            count += 1
 
 
 def as_float(value: float) -> float:
@@ -121,69 +137,84 @@ def _records(directory: Path, rank: int, child: str, name: str) -> Iterator[Logg
     path = directory / file_name(child)
     if not path.is_file():
         return
-    history = read(str(path))
+    history = History()
+    history.add([event for event in events(str(path)) if _is_whole(event)])
     yield logged(history, rank=rank, child=child, name=name)
-    for below, called in history.children:
-        if isinstance(below, str) and below.startswith(f"{child}." if child else "") and len(below) > len(child):
+    for below, called in dict(history.children).items():
+        if _CHILD.fullmatch(below.removeprefix(f"{child}.") if child else below):
             yield from _records(directory, rank, below, str(called))
 
 
 def logged(history: History, *, rank: int = 0, child: str = "", name: str = "") -> Logged:
     """Sorts one record."""
-    last: dict[str, Cell] = {}
-    series: list[Series] = []
-    lists: list[Series] = []
-    grids: list[Grid] = []
-    texts: dict[str, tuple[Cell, ...]] = {}
-    shapes: list[Shape] = []
-    pictures: list[Picture] = []
-    for metric, events in history.metrics.items():
-        found = list(numbers(events))
-        if found:
-            series.append(Series.of(str(metric), [float(step) for step, _, _ in found], [item[1] for item in found]))
-        said = tuple(event[2] for event in events if event[0] == "m" and isinstance(event[2], str | None))
-        if said:
-            texts[metric] = said
-        scalars = [event[2] for event in events if event[0] == "m" and _is_cell(event[2])]
-        if scalars:
-            last[metric] = scalars[-1]
-        values = [as_float(item) for event in events for item in _items(event) if isinstance(item, int | float)]
-        if values:
-            lists.append(Series(metric, [float(place) for place in range(len(values))], values))
-        if grid := _grid(metric, events):
-            grids.append(grid)
-        shapes += [
-            Shape(metric, event[2], data)
-            for event in events
-            if event[0] == "object" and isinstance(event[2], str) and (data := _data(event[3]))
-        ]
-        pictures += [
-            Picture(metric, event[2], event[3] if isinstance(event[3], int) else None)
-            for event in events
-            if event[0] == "image" and isinstance(event[2], str)
-        ]
+    metrics = history.metrics.items()
     end, error = history.end or ("", None)
     return Logged(
         rank=rank,
         child=child,
         name=name,
-        last=last,
-        series=tuple(series),
-        lists=tuple(lists),
-        grids=tuple(grids),
-        texts=texts,
-        shapes=tuple(shapes),
-        pictures=tuple(pictures),
-        params=dict(history.params),
-        tags=dict(history.tags),
-        properties=dict(history.properties),
+        last={metric: cells[-1] for metric, found in metrics if (cells := _scalars(found))},
+        series=tuple(_series(metric, found) for metric, found in metrics if any(numbers(found))),
+        lists=tuple(item for metric, found in metrics if (item := _list(metric, found))),
+        grids=tuple(grid for metric, found in metrics if (grid := _grid(metric, found) or _texts(metric, found))),
+        texts={metric: cells for metric, found in metrics if (cells := _scalars(found, only=str | None))},
+        shapes=tuple(item for metric, found in metrics for item in _shapes(metric, found)),
+        pictures=tuple(item for metric, found in metrics for item in _pictures(metric, found)),
+        params=_cells(history.params),
+        tags=_cells(history.tags),
+        properties=_cells(history.properties),
         end=str(end),
         error=str(error or ""),
     )
 
 
-def _is_cell(value: object) -> bool:
-    return value is None or isinstance(value, float | int | bool | str)
+def _is_whole(event: Sequence[Any]) -> bool:
+    """Whether a line has the fields that its kind must have, and a name where there is one."""
+    if event[0] in _TIMED:
+        return len(event) > _TIMED[event[0]] and isinstance(event[1], str)
+    return True
+
+
+def _cells(values: Mapping[str, Any]) -> dict[str, Cell]:
+    return {name: value for name, value in values.items() if isinstance(value, Cell)}
+
+
+def _scalars(found: _Events, *, only: Any = Cell) -> tuple[Cell, ...]:
+    return tuple(event[2] for event in found if event[0] == "m" and isinstance(event[2], only))
+
+
+def _series(metric: str, found: _Events) -> Series:
+    points = list(numbers(found))
+    return Series.of(metric, [float(step) for step, _, _ in points], [value for _, value, _ in points])
+
+
+def _items(found: _Events) -> list[Any]:
+    return [item for event in found if event[0] == "list" and isinstance(event[2], list) for item in event[2]]
+
+
+def _list(metric: str, found: _Events) -> Series | None:
+    values = [as_float(item) for item in _items(found) if isinstance(item, int | float)]
+    return Series(metric, [float(place) for place in range(len(values))], values) if values else None
+
+
+def _texts(metric: str, found: _Events) -> Grid | None:
+    """Returns a list that is not one of numbers, as a table."""
+    items = _items(found)
+    if all(isinstance(item, int | float) for item in items):
+        return None
+    return Grid(metric, ("value",), [[item if isinstance(item, Cell) else str(item)] for item in items])
+
+
+def _shapes(metric: str, found: _Events) -> Iterator[Shape]:
+    for event in found:
+        if event[0] == "object" and isinstance(event[2], str) and (data := _data(event[3])):
+            yield Shape(metric, event[2], data)
+
+
+def _pictures(metric: str, found: _Events) -> Iterator[Picture]:
+    for event in found:
+        if event[0] == "image" and isinstance(event[2], str):
+            yield Picture(metric, event[2], event[3] if isinstance(event[3], int) else None)
 
 
 def _data(content: object) -> Mapping[str, Any]:
@@ -192,14 +223,10 @@ def _data(content: object) -> Mapping[str, Any]:
     return inner if isinstance(inner, dict) else {}
 
 
-def _items(event: Sequence[Any]) -> Sequence[Any]:
-    return event[2] if event[0] == "list" and isinstance(event[2], list) else ()
-
-
-def _grid(name: str, events: Sequence[Sequence[Any]]) -> Grid | None:
+def _grid(name: str, found: _Events) -> Grid | None:
     """Returns the rows and tables of a name as one table; a column that a row lacks is empty there."""
     rows: list[Mapping[str, Any]] = []
-    for event in events:
+    for event in found:
         if event[0] not in ("row", "table") or not isinstance(event[2], dict):
             continue
         if event[0] == "row":

@@ -7,13 +7,16 @@ the store, as `runs/<hash>/page.html`, whole or not at all; it may be written ag
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from repro_est.console import human_time
 from repro_est.digest import RunHash
+from repro_est.errors import ReproError
 from repro_est.files import write_atomic
 from repro_est.portal import sections
 from repro_est.portal.facts import RunFacts, collect_facts
@@ -26,6 +29,7 @@ from repro_est.store.records import AttemptRecord
 from repro_est.store.store import Store
 
 _TILES = 6
+_MAX_LINKED = 20
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _SECTIONS: tuple[tuple[str, Callable[[RunFacts], Markup]], ...] = (
     ("Parameters", sections.parameters),
@@ -54,7 +58,7 @@ def page(facts: RunFacts) -> str:
         element("main", *(_section(title, content) for title, content in found)),
         element("footer", f"run {facts.run_hash} · repro"),
     ]
-    title = f"{facts.plan.recorded.name} · {facts.run_hash[:12]}"
+    title = f"{facts.title} · {facts.run_hash[:12]}"
     head = [
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
@@ -68,7 +72,7 @@ def page(facts: RunFacts) -> str:
 
 
 def write_page(run: RunHash, store: Store, path: Path | None = None) -> Path:
-    """Writes the page of a run; returns where.
+    """Writes the page of a run, and those of the runs it links to that have none; returns where.
 
     Args:
         path: absolute; default: beside the run in the store.
@@ -80,11 +84,21 @@ def write_page(run: RunHash, store: Store, path: Path | None = None) -> Path:
     facts, home = collect_facts(run, store), store.layout.run(run)
     if path is not None:
         facts = facts.seen_from(os.path.relpath(home, path.parent) + "/")
+    pages = set(facts.pages)
+    for other in facts.linked[:_MAX_LINKED]:
+        with contextlib.suppress(ReproError):  # a run that cannot be shown is no link
+            if other not in pages:
+                found = collect_facts(other, store)
+                _write(store.layout.page(other), replace(found, pages=found.pages | {run}))
+            pages.add(other)
     destination = path or store.layout.page(run)
-    content = page(facts).encode("utf-8", "backslashreplace")
-    with writing(destination):
-        write_atomic(destination, content)
+    _write(destination, replace(facts, pages=frozenset(pages)))
     return destination
+
+
+def _write(path: Path, facts: RunFacts) -> None:
+    with writing(path):
+        write_atomic(path, page(facts).encode("utf-8", "backslashreplace"))
 
 
 def portal_url(run: RunHash, store: Store) -> str:
@@ -97,19 +111,19 @@ def _header(facts: RunFacts) -> Markup:
     tags = [element("span.tag", f"{key} {shown(value)}".strip()) for key, value in facts.tags.items()]
     about = pairs(
         [
-            ("experiment", recorded.experiment_name),
+            ("experiment", ", ".join(facts.experiments)),
             ("started", when(attempt.started) if attempt else ""),
             ("took", human_time(facts.seconds) if facts.seconds is not None else ""),
             ("on", ", ".join(_hosts(attempt)) if attempt else ""),
             ("target", recorded.target),
             ("Python", str(facts.plan.environment.get("python", ""))),
             ("recipe", recorded.recipe),
-            *((name, shown(value)) for name, value in facts.own.properties.items()),
+            *((name, shown(value)) for name, value in facts.properties.items()),
         ]
     )
     return element(
         "header",
-        element("h1", recorded.name, " ", element(f"span.status.{_mood(facts.status)}", _status_words(facts))),
+        element("h1", facts.title, " ", element(f"span.status.{_mood(facts.status)}", _status_words(facts))),
         element("p.hash", code(facts.run_hash)),
         element("p.about", recorded.description) if recorded.description else None,
         element("p.tags", *tags) if tags else None,

@@ -10,16 +10,18 @@ from typing import Any
 
 from repro_est.console import counted, human_size, human_time
 from repro_est.environment.key import environment_key
+from repro_est.lineage import Lineage, in_words
 from repro_est.plan import Plan
 from repro_est.portal.facts import Embedded, FileFact, RunFacts
 from repro_est.portal.logged import Cell, Grid, Logged, as_float
-from repro_est.portal.markup import EMPTY, Markup, element, joined, link
+from repro_est.portal.markup import EMPTY, Markup, element, escaped, joined, link
 from repro_est.portal.plot import COLOURS, legend, line_plot
 from repro_est.portal.series import Series
 from repro_est.portal.shapes import shape_figures
 from repro_est.portal.tables import code, folded, pairs, table
 from repro_est.portal.tail import LINES, Tail
-from repro_est.portal.words import origin_words, short, shown, when
+from repro_est.portal.words import short, shown, when
+from repro_est.store.models import Model
 from repro_est.store.records import AttemptRecord
 
 _MAX_ROWS = 200
@@ -258,32 +260,59 @@ def _digest(file: FileFact) -> Markup:
 def models(facts: RunFacts) -> Markup:
     """What was registered of this run."""
     rows = [
-        [item.name, item.version, item.path, item.description, code(item.tree), when(item.created)]
+        [item.name, item.version, item.path, _framework(item), item.description, code(item.tree), when(item.created)]
         for item in facts.models
     ]
-    return table(("model", "version", "path", "about", "tree", "registered"), rows)
+    return table(("model", "version", "path", "framework", "about", "tree", "registered"), rows)
+
+
+def _framework(model: Model) -> str:
+    return f"{model.framework} {model.framework_version}".strip()
 
 
 def lineage(facts: RunFacts) -> Markup:
-    """What the run reads, and which runs read it."""
-    used = dict(facts.uses)
+    """What the run reads and what led to that, and which runs read it."""
+    rows = [[item.name, in_words(item.origin), code(item.tree)] for item in facts.plan.recorded.inputs]
+    parts = [table(("input", "from", "tree"), rows)]
+    if facts.lineage is not None and len(facts.lineage.makers) > 1:
+        parts += [element("h3", "Made from"), element("ul.tree", *_above(facts, facts.lineage))]
+    if facts.lineage is not None and facts.lineage.uses:
+        parts += [element("h3", "Used by"), _below(facts, facts.lineage)]
+    return joined(parts)
+
+
+def _above(facts: RunFacts, found: Lineage) -> Iterator[Markup]:
+    """A line for each run that leads here, what is further up further in; a run is followed once."""
+    told = {facts.run_hash}
+    waiting = [(0, item) for item in reversed(found.makers[facts.run_hash].inputs)]
+    for _ in range(_MAX_ROWS):
+        if not waiting:
+            return
+        level, source = waiting.pop()
+        words = joined([element("b", source.input), " ", in_words(source.origin)])
+        maker = found.makers.get(source.run) if source.run else None
+        if maker is not None:
+            words = joined([element("b", source.input), " of ", _run_link(maker.run, maker.name, facts)])
+            words = joined([words, f" {maker.status} ", when(maker.started)])
+            if maker.run not in told:
+                waiting += [(level + 1, item) for item in reversed(maker.inputs)]
+                told.add(maker.run)
+        yield element("li", words, style=f"--level:{level}")
+
+
+def _below(facts: RunFacts, found: Lineage) -> Markup:
     rows = [
-        [
-            item.name,
-            _run_link(used[item.name], origin_words(item.origin), facts)
-            if item.name in used
-            else origin_words(item.origin),
-            code(item.tree),
-        ]
-        for item in facts.plan.recorded.inputs
+        [_run_link(use.user.run_hash, use.user.name, facts), use.user.status.value, use.input, in_words(use.origin)]
+        for use in found.uses
     ]
-    after = [[name, _run_link(run, f"run {short(run)}", facts)] for name, run in facts.used_by]
-    return joined([table(("input", "from", "tree"), rows), table(("used as", "by"), after)])
+    head = ("run", "status", "as", "from")
+    return table(head, rows[:_MAX_ROWS], more=_left_out(rows, _MAX_ROWS, "use"))
 
 
-def _run_link(run: str, text: str, facts: RunFacts) -> Markup:
-    """A link to the page of another run of the same store."""
-    return link(f"{facts.home}../{run}/page.html", text, title=run)
+def _run_link(run: str, name: str, facts: RunFacts) -> Markup:
+    """A link to the page of another run of the same store, when it has one."""
+    words = f"{name} {short(run)}"
+    return link(f"{facts.home}../{run}/page.html", words, title=run) if run in facts.pages else escaped(words)
 
 
 def environment(facts: RunFacts) -> Markup:

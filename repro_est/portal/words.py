@@ -1,11 +1,9 @@
-"""How values are written for people: numbers, times, hashes, where an input came from."""
+"""How values are written for people: numbers, times, hashes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 _DIGITS = 6
 _SHORT = 12
@@ -43,17 +41,3 @@ def when(text: str) -> str:
 def short(digest: str) -> str:
     """Returns the start of a hash."""
     return digest[:_SHORT]
-
-
-def origin_words(origin: Mapping[str, Any]) -> str:
-    """Returns where the bytes of an input came from."""
-    match origin:
-        case {"model": name, "version": version}:
-            return f"model {name}, version {version}"
-        case {"run": run}:
-            return f"run {short(str(run))}, {origin.get('path') or 'outputs'}"
-        case {"url": url}:
-            return str(url)
-        case {"path": path}:
-            return str(path)
-    return ", ".join(f"{key} {value}" for key, value in origin.items())
