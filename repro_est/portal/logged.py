@@ -6,11 +6,12 @@ what is not of the shape it should have is left out, and nothing here fails beca
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, zip_longest
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from repro_est.inside.history import History, events
@@ -31,8 +32,12 @@ _TIMED = {
     "child": 3,
 }
 """Where the time stands in a line of each kind that has a name (`inside.record`)."""
+_USUAL = 5
+"""Fields of a metric; asked first, for there may be a million."""
 
 Cell = float | int | bool | str | None
+_CELL = (float, int, str, NoneType)
+_NUMBER = (float, int)
 _Events = Sequence[Sequence[Any]]
 
 
@@ -138,7 +143,8 @@ def _records(directory: Path, rank: int, child: str, name: str) -> Iterator[Logg
     if not path.is_file():
         return
     history = History()
-    history.add([event for event in events(str(path)) if _is_whole(event)])
+    lines = events(str(path))
+    history.add([event for event in lines if (len(event) == _USUAL and type(event[1]) is str) or _is_whole(event)])
     yield logged(history, rank=rank, child=child, name=name)
     for below, called in dict(history.children).items():
         if _CHILD.fullmatch(below.removeprefix(f"{child}.") if child else below):
@@ -153,11 +159,11 @@ def logged(history: History, *, rank: int = 0, child: str = "", name: str = "") 
         rank=rank,
         child=child,
         name=name,
-        last={metric: cells[-1] for metric, found in metrics if (cells := _scalars(found))},
+        last={metric: cell[0] for metric, found in metrics if (cell := list(islice(_scalars(reversed(found)), 1)))},
         series=tuple(_series(metric, found) for metric, found in metrics if any(numbers(found))),
         lists=tuple(item for metric, found in metrics if (item := _list(metric, found))),
         grids=tuple(grid for metric, found in metrics if (grid := _grid(metric, found) or _texts(metric, found))),
-        texts={metric: cells for metric, found in metrics if (cells := _scalars(found, only=str | None))},
+        texts={metric: cells for metric, found in metrics if (cells := tuple(_scalars(found, only=(str, NoneType))))},
         shapes=tuple(item for metric, found in metrics for item in _shapes(metric, found)),
         pictures=tuple(item for metric, found in metrics for item in _pictures(metric, found)),
         params=_cells(history.params),
@@ -176,16 +182,19 @@ def _is_whole(event: Sequence[Any]) -> bool:
 
 
 def _cells(values: Mapping[str, Any]) -> dict[str, Cell]:
-    return {name: value for name, value in values.items() if isinstance(value, Cell)}
+    return {name: value for name, value in values.items() if isinstance(value, _CELL)}
 
 
-def _scalars(found: _Events, *, only: Any = Cell) -> tuple[Cell, ...]:
-    return tuple(event[2] for event in found if event[0] == "m" and isinstance(event[2], only))
+def _scalars(found: Iterable[Sequence[Any]], *, only: tuple[type, ...] = _CELL) -> Iterator[Any]:
+    return (event[2] for event in found if event[0] == "m" and isinstance(event[2], only))
 
 
 def _series(metric: str, found: _Events) -> Series:
-    points = list(numbers(found))
-    return Series.of(metric, [float(step) for step, _, _ in points], [value for _, value, _ in points])
+    values = [event[2] for event in found if event[0] == "m" and isinstance(event[2], _NUMBER)]
+    steps = [event[3] for event in found if event[0] == "m" and isinstance(event[2], _NUMBER)]
+    if not set(map(type, steps)) <= {int}:
+        steps = [step if isinstance(step, int) else count for count, step in enumerate(steps)]
+    return Series.of(metric, list(map(as_float, steps)), list(map(as_float, values)))
 
 
 def _items(found: _Events) -> list[Any]:
@@ -202,7 +211,7 @@ def _texts(metric: str, found: _Events) -> Grid | None:
     items = _items(found)
     if all(isinstance(item, int | float) for item in items):
         return None
-    return Grid(metric, ("value",), [[item if isinstance(item, Cell) else str(item)] for item in items])
+    return Grid(metric, ("value",), [[item if isinstance(item, _CELL) else str(item)] for item in items])
 
 
 def _shapes(metric: str, found: _Events) -> Iterator[Shape]:
@@ -233,6 +242,6 @@ def _grid(name: str, found: _Events) -> Grid | None:
             rows.append(event[2])
             continue
         columns = {key: cells for key, cells in event[2].items() if isinstance(cells, list)}
-        rows += [dict(zip(columns, cells, strict=True)) for cells in itertools.zip_longest(*columns.values())]
+        rows += [dict(zip(columns, cells, strict=True)) for cells in zip_longest(*columns.values())]
     names = tuple(dict.fromkeys(str(column) for row in rows for column in row))
     return Grid(name, names, [[row.get(column) for column in names] for row in rows]) if rows else None
