@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repro_est.api.display import run_html
 from repro_est.portal.facts import MAX_IMAGES, collect_facts
 from repro_est.portal.logged import Logged, Shape, read_logged
 from repro_est.portal.markup import Markup, element, escaped, link
@@ -397,3 +398,13 @@ def test_open_starts_the_browser(workshop: Workshop, monkeypatch: pytest.MonkeyP
 
 def test_nothing_logged_is_nothing_shown() -> None:
     assert (Logged().series, line_plot([], across="step")) == ((), "")
+
+
+def test_a_notebook_shows_a_run_as_a_small_table(workshop: Workshop) -> None:
+    done = workshop.run(workshop.recipe(SCRIPT), "--set", "experiment_name=digits")
+    run = Runs(workshop.store.layout).resolve(done["run_hash"])
+    read = Reader(run_html(collect_facts(run, workshop.store), portal_url(run, workshop.store)))
+    for word in ("digits", run[:12], "completed", "0.9312", "open"):
+        assert word in read.text
+    assert (read.problems, read.open, {"script", "style"} & set(read.tags)) == ([], [], set())
+    assert read.links == [portal_url(run, workshop.store)]
