@@ -425,3 +425,12 @@ def test_a_script_without_repro_has_the_same_run(tmp_path: Path) -> None:
     script = "from repro_est import Run\nrun = Run.get_context()\nrun.log('m', 1)\nprint(run.get_metrics(), type(run).__module__)"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "{'m': 1} repro_est.inside.run\n"
+
+
+def test_a_notebook_shows_a_table_with_a_link_to_the_page(job: Workshop) -> None:
+    run = submitted("run.log('accuracy', 0.5)\n", job)
+    run.wait_for_completion()
+    shown = run._repr_html_()
+    assert "accuracy" in shown
+    assert run.get_portal_url() in shown
+    assert Path(run.get_portal_url().removeprefix("file://")).is_file()

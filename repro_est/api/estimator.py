@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -311,6 +312,9 @@ def _document(given: Mapping[str, Any], base: Path) -> Document:
         raise UsageError(f"Estimator: environment_definition: got {definition!r}, expected an Environment")
     document: Document = {"estimator": {}, "environment": dict(given["environment"] or {})}
     if definition is not None:
+        if definition.dropped:
+            left = ", ".join(definition.dropped)
+            warnings.warn(f"Environment {definition.name}: has no meaning here, left out: {left}", stacklevel=4)
         for table, keys in definition.to_recipe().items():
             document.setdefault(table, {}).update(copy.deepcopy(keys))
     estimator = document["estimator"]
@@ -425,8 +429,9 @@ def _distributed(given: Mapping[str, Any]) -> Document:
 def _add_docker(document: Document, docker: Mapping[str, Any] | DockerConfiguration | None) -> None:
     tables = docker.to_recipe() if isinstance(docker, DockerConfiguration) else {"docker": dict(docker or {})}
     for table, keys in tables.items():
-        if keys:
-            document.setdefault(table, {}).update(keys)
+        for key, value in keys.items():
+            into = document.setdefault(table, {})
+            into[key] = {**into.get(key, {}), **value} if isinstance(value, dict) else value
 
 
 class _Draft:

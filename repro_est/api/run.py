@@ -624,6 +624,13 @@ class Run:
             return ""
         return "\n".join(f"  {line}" for line in text.splitlines()[-_LAST_LINES:])
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a small table, with a link to the page."""
+        from repro_est.api.display import run_html
+        from repro_est.portal.facts import collect_facts
+
+        return run_html(collect_facts(self._hash, self.workspace.store), self.get_portal_url())
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and (other.id, other.workspace) == (self.id, self.workspace)
 
