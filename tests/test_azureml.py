@@ -1,0 +1,171 @@
+"""Old Azure ML code runs as it is: what imports, what is refused, scripts and notebooks that submit, scripts in runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from repro_est.azureml.notebook import read_cells
+from repro_est.azureml.surface import SURFACE
+from repro_est.errors import UsageError
+from repro_est.inside.azureml_shim.refused import REFUSED
+from tests.conftest import Done, Workshop
+
+ROOT = Path(__file__).parents[1]
+OLD = Path(__file__).parent / "azureml"
+
+
+def old(workshop: Workshop, script: str, *words: str, **variables: str) -> Done:
+    """Runs an old script or notebook under the shim, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "repro_est.azureml", script, *words],
+        cwd=workshop.root,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def notebook(*cells: str) -> str:
+    return json.dumps({"nbformat": 4, "cells": [{"cell_type": "code", "source": text} for text in cells]})
+
+
+# ---- names
+
+
+def test_every_name_of_the_surface_is_there(workshop: Workshop) -> None:
+    lines = [f"from {module} import {', '.join(names)}" for module, names in SURFACE.items() if names]
+    workshop.write("names.py", "\n".join(["import azureml.core", *lines, "print(azureml.core.VERSION)"]))
+    done = old(workshop, "names.py")
+    assert (done.code, done.out, done.err) == (0, "1.62.0\n", "")
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_a_refused_name_may_be_imported_and_says_what_to_do_when_it_is_used(name: str) -> None:
+    assert len(REFUSED[name]) < 140
+    assert not REFUSED[name].endswith(".")
+
+
+def test_refused_names_are_imported_by_old_code_and_not_used(workshop: Workshop) -> None:
+    workshop.write(
+        "imports.py",
+        """
+from azureml.core.webservice import AciWebservice, Webservice
+from azureml.core.model import InferenceConfig, Model
+from azureml.train.automl import AutoMLConfig
+from azureml.pipeline.core import Pipeline
+import azureml.opendatasets
+print(hasattr(Model, "deploy"), isinstance(1, AciWebservice))
+AutoMLConfig(task="regression")
+""",
+    )
+    done = old(workshop, "imports.py")
+    assert (done.code, done.out) == (2, "False False\n")
+    assert "imports.py:8: azureml.train.automl.AutoMLConfig: has no meaning here" in done.err
+    assert "hint: no sweeps yet: submit Estimator(script_params={...}) in a loop" in done.err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("from azureml.core import Estimators", "azureml.core.Estimators: the shim of Azure's SDK does not know it"),
+        ("from azureml.core import Workspce", "did you mean azureml.core.Workspace?"),
+        ("import azureml.cor", "did you mean azureml.core?"),
+        ("from azureml.core import Workspace; Workspace.delete", "Workspace.delete: has no meaning here"),
+        ("from azureml.core import Model; Model.deploy(1, 2)", "Model.deploy: has no meaning here"),
+        (
+            "from azureml.core.webservice import AciWebservice as A; A.deploy_configuration(1)",
+            "AciWebservice.deploy_conf",
+        ),
+        ("from azureml.core.keyvault import Keyvault; Keyvault().set_secret('a', 'b')", "export NAME=...`"),
+    ],
+)
+def test_a_name_that_is_not_here_is_said_in_full(workshop: Workshop, line: str, said: str) -> None:
+    workshop.write("wrong.py", line)
+    done = old(workshop, "wrong.py")
+    assert done.code == 2
+    assert said in done.err
+    assert "wrong.py:1: " in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_real_azureml_that_is_installed_gives_way_with_a_note(workshop: Workshop, tmp_path: Path) -> None:
+    (tmp_path / "site/azureml/core").mkdir(parents=True)
+    (tmp_path / "site/azureml/__init__.py").write_text("")
+    (tmp_path / "site/azureml/core/__init__.py").write_text("raise SystemExit('the real one')")
+    (tmp_path / "site/azureml_core-1.48.0.dist-info").mkdir()
+    (tmp_path / "site/azureml_core-1.48.0.dist-info/METADATA").write_text("Name: azureml-core\nVersion: 1.48.0\n")
+    workshop.write("s.py", "import azureml.core; print(azureml.core.VERSION)")
+    done = old(workshop, "s.py", PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path / 'site'}")
+    assert (done.code, done.out) == (0, "1.62.0\n")
+    assert "azureml-core 1.48.0 is installed here" in done.err
+
+
+# ---- programs
+
+
+def test_a_script_has_its_arguments_its_directory_and_its_exit_code(workshop: Workshop) -> None:
+    workshop.write("deep/helper.py", "WORD = 'helped'")
+    workshop.write("deep/s.py", "import sys, helper; print(sys.argv, __name__, helper.WORD); sys.exit(7)")
+    done = old(workshop, "deep/s.py", "--epochs", "3")
+    assert (done.code, done.out) == (7, "['deep/s.py', '--epochs', '3'] __main__ helped\n")
+
+
+def test_a_bug_of_the_script_is_shown_from_its_own_first_line(workshop: Workshop) -> None:
+    workshop.write("s.py", "def f():\n    return 1 / 0\nf()\n")
+    done = old(workshop, "s.py")
+    assert done.code == 1
+    assert done.err.startswith("Traceback")
+    assert "ZeroDivisionError" in done.err
+    assert "repro_est" not in done.err
+
+
+@pytest.mark.parametrize(("script", "said"), [("gone.py", "no such file"), ("s.sh", "expected a Python script or a")])
+def test_what_is_no_script_is_refused(workshop: Workshop, script: str, said: str) -> None:
+    workshop.write("s.sh", "")
+    done = old(workshop, script)
+    assert (done.code, said in done.err) == (2, True)
+
+
+def test_a_notebook_runs_cell_by_cell_in_its_directory_and_shows_last_values(workshop: Workshop) -> None:
+    workshop.write(
+        "deep/n.ipynb",
+        notebook(
+            "%matplotlib inline\nimport os\nfolder = 'code'\nos.makedirs(folder, exist_ok=True)",
+            ["%%writefile $folder/train.py\n", "print('trained')\n"],
+            "import sys\nsys.path.append(folder)\nimport train\n1 + 1",
+            "2;",
+        ),
+    )
+    done = old(workshop, "deep/n.ipynb")
+    assert (done.code, done.out) == (0, "Wrote code/train.py\ntrained\n2\n"), done.err
+    assert (workshop.root / "deep/code/train.py").exists()
+
+
+@pytest.mark.parametrize("line", ["!pip install azureml-sdk", "%env A=1", "x = !ls", "%%bash", "Workspace?"])
+def test_what_only_ipython_understands_is_refused_before_anything_runs(workshop: Workshop, line: str) -> None:
+    workshop.write("n.ipynb", notebook("open('began', 'w')", f"y = 1\n{line}"))
+    done = old(workshop, "n.ipynb")
+    assert done.code == 2
+    assert "n.ipynb cell 2, line 2: `" in done.err
+    assert not (workshop.root / "began").exists()
+
+
+def test_an_error_in_a_notebook_names_the_cell(workshop: Workshop) -> None:
+    workshop.write("n.ipynb", notebook("x = 1", "y = 2\nx / 0"))
+    done = old(workshop, "n.ipynb")
+    assert (done.code, 'File "n.ipynb cell 2", line 2' in done.err) == (1, True)
+    assert "x / 0" in done.err
+
+
+def test_what_is_no_notebook_is_refused(tmp_path: Path) -> None:
+    for text in ("{", "[]", '{"cells": [{"source": "1"}]}'):
+        (tmp_path / "n.ipynb").write_text(text)
+        with pytest.raises(UsageError, match="is no notebook"):
+            read_cells(tmp_path / "n.ipynb")
