@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,8 @@ from repro_est.azureml.notebook import read_cells
 from repro_est.azureml.surface import SURFACE
 from repro_est.errors import UsageError
 from repro_est.inside.azureml_shim.refused import REFUSED
-from tests.conftest import Done, Workshop
+from tests.conftest import Done, PackageIndex, Workshop
+from tests.lab.conda_package import Channel, Content
 
 ROOT = Path(__file__).parents[1]
 OLD = Path(__file__).parent / "azureml"
@@ -22,8 +25,13 @@ OLD = Path(__file__).parent / "azureml"
 
 def old(workshop: Workshop, script: str, *words: str, **variables: str) -> Done:
     """Runs an old script or notebook under the shim, in a process of its own."""
+    return plain(workshop, "-m", "repro_est.azureml", script, *words, **variables)
+
+
+def plain(workshop: Workshop, *words: str, **variables: str) -> Done:
+    """Runs a Python program."""
     done = subprocess.run(
-        [sys.executable, "-m", "repro_est.azureml", script, *words],
+        [sys.executable, *words],
         cwd=workshop.root,
         capture_output=True,
         text=True,
@@ -169,3 +177,61 @@ def test_what_is_no_notebook_is_refused(tmp_path: Path) -> None:
         (tmp_path / "n.ipynb").write_text(text)
         with pytest.raises(UsageError, match="is no notebook"):
             read_cells(tmp_path / "n.ipynb")
+
+
+# ---- Azure's article on the Estimator: three snippets
+
+
+def article(workshop: Workshop) -> None:
+    shutil.copytree(OLD / "article", workshop.root, dirs_exist_ok=True)
+
+
+def renewed(workshop: Workshop, *scripts: str) -> None:
+    """Changes the import lines of old scripts, and nothing else."""
+    for script in scripts:
+        path = workshop.root / script
+        lines = path.read_text().splitlines()
+        kept = [line for line in lines if not line.startswith(("import azureml", "from azureml"))]
+        names = [line.partition(" import ")[2] for line in lines if line.startswith("from azureml")]
+        at = lines.index(next(line for line in lines if line.startswith("from azureml")))
+        kept.insert(at, f"from repro_est import {', '.join(names)}")
+        path.write_text("\n".join(kept))
+
+
+@pytest.fixture
+def conda_forge(base_channel: Channel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Channel:
+    """What packages without a channel are looked for in: a tiny conda-forge."""
+    channel = base_channel.clone(tmp_path / "channels/conda-forge")
+    monkeypatch.setenv("CONDA_CHANNEL_ALIAS", (tmp_path / "channels").as_uri())
+    files = {"site-packages/sklearn.py": Content(b"VERSION = '1.0'\n")}
+    channel.add("scikit-learn", "1.0", files, build="py_0", noarch="python", depends=["python"])
+    return channel
+
+
+@pytest.mark.parametrize("how", ["as it is", "with its import lines changed"])
+def test_a_single_node_with_mounted_data_and_the_model_of_it(
+    workshop: Workshop, conda_forge: Channel, tmp_path: Path, how: str
+) -> None:
+    article(workshop)
+    if how == "as it is":
+        run, target = old, "cpu-cluster"
+    else:
+        run, target = plain, "local"
+        renewed(workshop, "single_node.py", "register.py", "code/train.py")
+    done = run(workshop, "single_node.py", target)
+    assert done.code == 0, done.err
+    told = dict(line.split(": ", 1) for line in done.out.splitlines() if ": " in line)
+    assert "scikit-learn 1.0 on 4 rows, regularization 0.8" in done.out
+    assert told["status"] == "Completed"
+    metrics = ast.literal_eval(told["metrics"])
+    assert (metrics["regularization rate"], round(metrics["slope"], 3), len(metrics["loss"])) == (0.8, 2.297, 3)
+    assert told["files"] == "['outputs/model.pkl']"
+    assert ("`cpu-cluster`: is not in the inventory, so it runs on this machine" in done.err) == (how == "as it is")
+
+    done = run(workshop, "register.py", str(tmp_path / "downloaded"))
+    assert done.code == 0, done.err
+    name, identity, version = done.out.splitlines()[0].split("\t")
+    assert (name, identity, version) == ("sklearn-points", "sklearn-points:1", "1")
+    assert "sklearn-points version 1 {'area': 'points'}" in done.out
+    (file,) = (path for path in (tmp_path / "downloaded").rglob("*") if path.is_file())
+    assert json.loads(file.read_text())["slope"] == metrics["slope"]

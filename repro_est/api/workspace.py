@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
     from repro_est.api.environment import Environment
     from repro_est.api.experiment import Experiment
     from repro_est.api.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeTarget:
+    """Where runs may go; what `compute_target` of an estimator takes.
+
+    Args:
+        type: "process", "docker" or "slurm".
+    """
+
+    name: str
+    type: str
 
 
 class Workspace:
@@ -90,14 +103,15 @@ class Workspace:
         return Environment.list(self)
 
     @property
-    def compute_targets(self) -> dict[str, str]:
-        """Kind of each target by its name: this machine, Docker, and those of the inventory."""
+    def compute_targets(self) -> dict[str, ComputeTarget]:
+        """Targets by name: this machine, Docker, and those of the inventory."""
         from repro_est.hosts.inventory import find_inventory
 
         inventory = find_inventory(self.project)
         targets = inventory.targets if inventory is not None else {}
         named = {name: target.scheduler or target.runtime for name, target in targets.items()}
-        return {"local": "process", "docker": "docker", **named}
+        kinds = {"local": "process", "docker": "docker", **named}
+        return {name: ComputeTarget(name, kind) for name, kind in kinds.items()}
 
     def get_default_datastore(self) -> Datastore:
         """Returns the project's own directory as a datastore."""
