@@ -17,7 +17,7 @@ from repro_est.azureml.notebook import read_cells
 from repro_est.azureml.surface import SURFACE
 from repro_est.errors import UsageError
 from repro_est.inside.azureml_shim.refused import REFUSED
-from tests.conftest import Done, PackageIndex, Workshop, missing
+from tests.conftest import Done, Workshop, missing
 from tests.lab.channel import MINOR, download
 from tests.lab.conda_package import Channel, Content
 from tests.lab.hosts import Cluster

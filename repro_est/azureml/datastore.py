@@ -10,6 +10,7 @@ from pathlib import Path
 
 from repro_est.api.datastore import DataReference
 from repro_est.api.datastore import Datastore as Directory
+from repro_est.api.home import Home, root_of
 from repro_est.api.workspace import Workspace as Project
 from repro_est.errors import UsageError
 
@@ -40,13 +41,13 @@ class Datastore(Directory):
             )
         super().__init__(name, directory)
 
-    @staticmethod
-    def get(workspace: Project, datastore_name: str) -> Datastore:
-        return Datastore(workspace, datastore_name)
+    @classmethod
+    def get(cls, workspace: Home | None, datastore_name: str) -> Datastore:
+        return cls(_project(workspace), datastore_name)
 
-    @staticmethod
-    def get_default(workspace: Project) -> Datastore:
-        return Datastore(workspace, DEFAULTS[0])
+    @classmethod
+    def get_default(cls, workspace: Home | None = None) -> Datastore:
+        return cls(_project(workspace), DEFAULTS[0])
 
     @staticmethod
     def all(workspace: Project) -> dict[str, Datastore]:
@@ -79,3 +80,7 @@ def data_reference(
     """Returns what `DataReferenceConfiguration` stood for: a path below a datastore as an input."""
     store = Datastore(Project(), datastore_name or DEFAULTS[0])
     return DataReference(store, None, path_on_datastore, mode, path_on_compute=path_on_compute, overwrite=overwrite)
+
+
+def _project(workspace: Home | None) -> Project:
+    return workspace if isinstance(workspace, Project) else Project(root_of(workspace))
