@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 from repro_est.digest import RunHash
 from repro_est.environment.key import environment_document
 from repro_est.errors import (
+    Detached,
     HostsFailed,
     InfrastructureError,
-    InputError,
     Interrupted,
     LockError,
+    NeedsRun,
     RecipeError,
     UsageError,
     VerificationError,
@@ -150,13 +151,17 @@ class _Preparation:
         self._observer.event("needed", recipe=str(recipe.path), input=name)
         prepared = self.of(recipe)
         plan = prepared.plan
+        shown = os.path.relpath(recipe.path)
         if self._run_needed:
             source = recipe.estimator.source_directory
-            finished = run(plan, self._store, self._observer, self._project, source_directory=source)
+            try:
+                finished = run(plan, self._store, self._observer, self._project, source_directory=source)
+            except Detached as left:
+                message = f"inputs.{name}: run {plan.hash[:12]} of {shown} comes first, and goes on at its hosts"
+                raise NeedsRun(message, hint=left.hint) from None
             self._observer.event("ready", run_hash=plan.hash, name=recipe.name, cached=finished.cached)
         elif hit(plan, self._store, self._observer) is None:
-            shown = os.path.relpath(recipe.path)
-            raise InputError(f"inputs.{name}: needs run {plan.hash} of {shown} first", hint=f"repro run {shown}")
+            raise NeedsRun(f"inputs.{name}: needs run {plan.hash} of {shown} first", hint=f"repro run {shown}")
         self._needed[recipe.path] = prepared
         return plan.hash
 

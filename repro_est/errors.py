@@ -6,6 +6,7 @@
     |  |- NotBuiltYet              2  asked for something `repro` knows of but cannot do yet
     |  |- SourceError              2  the source directory cannot be taken as a snapshot
     |  `- InputError               2  a declared input is missing or is not what was declared
+    |     `- NeedsRun              2  the run of another recipe comes first, and only `repro run` runs anything
     |- LockError                   3  the lock is missing, stale or cannot be made
     |- VerificationError           4  bytes are not what their name or their lock says
     |- InfrastructureError         5  this machine, its disk or the network failed
@@ -97,6 +98,10 @@ class SourceError(UsageError):
 
 class InputError(UsageError):
     """A declared input is missing, unreadable or not what was declared."""
+
+
+class NeedsRun(InputError):
+    """An input is of a run that is not there yet; `repro run` makes it first, whoever only asks does not."""
 
 
 class LockError(ReproError):

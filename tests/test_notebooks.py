@@ -10,6 +10,7 @@ import pytest
 
 from repro_est.recipe.notebook import parameter_name, read_notebook, without_magics
 from tests.conftest import PackageIndex, Workshop
+from tests.lab.conda_package import Channel
 
 PAPERMILL = 'pip_packages = ["papermill", "ipykernel"]\n'
 PARAMETERS = "# defaults\nlr = 0.1\nverbose = False\ndata = ''"
@@ -210,3 +211,15 @@ def test_a_notebook_is_executed_in_its_environment(workshop: Workshop) -> None:
     assert "before" in told
     assert "ZeroDivisionError" in told
     assert [cell["outputs"] for cell in cells if cell["source"] == ["print('never')"]] == [[]]
+
+
+@pytest.mark.network
+@pytest.mark.xdist_group("docker")
+def test_a_container_executes_it_without_a_network(workshop: Workshop, channel: Channel, docker: object) -> None:
+    where = f'conda_packages = ["python"]\n{PAPERMILL}compute_target = "docker"\nscript_params = {{"--lr" = 0.5}}\n'
+    text = notebook(PARAMETERS, "import sys, os\nprint('seen', lr, sys.prefix, os.path.expanduser('~'))")
+    name = recipe(workshop, text, where, f'[environment]\nchannels = ["{channel.root}"]\n')
+    done = workshop.repro("run", name)
+    assert done.code == 0, done.err
+    assert "seen 0.5 /opt/env /home/repro" in done.err
+    assert (next(workshop.root.glob("cache/runs/*/outputs")) / "explore.output.ipynb").is_file()

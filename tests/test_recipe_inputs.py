@@ -125,6 +125,25 @@ def test_check_says_what_has_to_be_run_first(chain: Workshop) -> None:
     assert said() == []
 
 
+def test_check_sees_a_stale_lock_and_a_missing_run_further_up(chain: Workshop) -> None:
+    deepest = INPUT.replace("prep.toml", "job.toml").replace("data.csv", "")
+    chain.recipe("print(1)\n", deepest, name="last")
+    for name in ("last", "job", "prep"):
+        chain.repro("lock", f"{name}.toml")
+    (finding,) = [i for i in chain.repro("check", "last.toml", "--json").json["findings"] if "needs" in i["message"]]
+    assert finding["message"] == "needs a run of job.toml first, which `repro run` makes"
+    chain.recipe(PREP, name="prep", estimator='pip_packages = ["six"]')
+    done = chain.repro("check", "job.toml", "--json")
+    assert done.code == 2
+    assert "does not satisfy prep.toml" in done.out
+
+
+def test_a_dry_run_executes_nothing(chain: Workshop) -> None:
+    done = chain.repro("run", "job.toml", "--dry-run")
+    assert (done.code, "of prep.toml first" in done.err) == (2, True)
+    assert runs(chain) == 0
+
+
 def test_two_inputs_of_one_recipe_are_prepared_once(chain: Workshop) -> None:
     chain.recipe(TRAIN, INPUT + '[inputs.log]\npath = "recipe:prep.toml/logs"\n')
     told = events(chain.repro("run", "job.toml", "--json"))

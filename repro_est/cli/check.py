@@ -12,7 +12,7 @@ from pathlib import Path
 
 from repro_est.cli.common import TerminalObserver, add_json, add_recipe, open_store, shown_path, store_exists
 from repro_est.console import Console
-from repro_est.errors import InputError, LockError, RecipeError, ReproError, SourceError, UsageError
+from repro_est.errors import LockError, NeedsRun, RecipeError, ReproError, SourceError, UsageError
 from repro_est.lock.values import Lock
 from repro_est.recipe.check import Finding
 from repro_est.recipe.values import Recipe
@@ -130,10 +130,8 @@ def _missing_run(needed: Recipe) -> str | None:
     observer = TerminalObserver(Console(quiet=True))
     try:
         plan = engine.prepare(needed, project, store, observer).plan
-    except InputError as error:
-        if not needed.needed:
-            raise
-        return f"a run ({error.message})"
+    except NeedsRun:  # what that needs comes before
+        return "a run"
     return None if engine.hit(plan, store, observer) else f"run {plan.hash}"
 
 

@@ -116,7 +116,9 @@ def _execute(arguments: argparse.Namespace, observer: Observer) -> int:
         from repro_est.recipe.load import load
 
         recipe = load(path, tuple(arguments.overrides))
-        prepared = engine.prepare(recipe, project, store, observer, relock=arguments.relock, run_needed=True)
+        prepared = engine.prepare(
+            recipe, project, store, observer, relock=arguments.relock, run_needed=not arguments.dry_run
+        )
         plan, source = prepared.plan, recipe.estimator.source_directory
     if arguments.target:
         plan = dataclasses.replace(plan, recorded=dataclasses.replace(plan.recorded, target=arguments.target))
