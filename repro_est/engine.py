@@ -24,6 +24,7 @@ from repro_est.errors import (
     Detached,
     HostsFailed,
     InfrastructureError,
+    InputError,
     Interrupted,
     LockError,
     NeedsRun,
