@@ -303,6 +303,20 @@ def test_torn_and_unknown_lines_are_skipped(tmp_path: Path) -> None:
     assert read(str(tmp_path / "run.jsonl")).view() == {"a": [1, 2]}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '["m",["x"],1,0,1.0]', '["m","x",1]', '["list","x",5,0,1.0]', '["row","x",5,0,1.0]', '["object","x","t",5,0,1.0]',
+        '["image","x",5,0,1.0]', '["tag",["x"],1,1.0]', '["param",{},1,1.0]', '["child",1,"n",1.0]', '["model",5,1.0]',
+        '["model",{"name":"x"},1.0]', '[["m"],"x",1,0,1.0]',
+    ],
+)  # fmt: skip
+def test_a_line_that_is_not_what_its_kind_must_be_is_skipped(tmp_path: Path, line: str) -> None:
+    (tmp_path / "run.jsonl").write_text(f'["m","a",1,null,0.0]\n{line}\n')
+    history = read(str(tmp_path / "run.jsonl"))
+    assert (history.view(), history.models, history.params, history.tags) == ({"a": 1}, [], {}, {})
+
+
 def test_a_full_disk_is_an_error_and_what_was_logged_stays(small_disk: Callable[[int], Path]) -> None:
     record = Record(str(small_disk(1 << 20) / "logs" / "run.jsonl"))
 

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 _METRICS = ("m", "list", "row", "table", "image", "object")
+_FIELDS = {
+    "m": 5, "list": 5, "row": 5, "table": 5, "image": 5, "object": 6, "param": 4, "tag": 4, "property": 4, "child": 4,
+}  # fmt: skip
+_VALUES = {"list": (2, list), "row": (2, dict), "table": (2, dict), "image": (2, str), "object": (3, dict)}
+"""How many fields a line has, and what stands where: a script may write anything into its logs."""
 
 
 class History:
@@ -150,8 +155,12 @@ def _complete_lines(path: str, start: int = 0) -> bytes:
 def _parse(data: bytes) -> list[list[Any]]:
     with _no_collection(), contextlib.suppress(ValueError):
         found = json.loads(b"[" + data[:-1].replace(b"\n", b",") + b"]")
-        if all(type(event) is list and len(event) > 2 for event in found):
-            return found  # type: ignore[no-any-return]
+        return [
+            event
+            for event in found
+            if (type(event) is list and len(event) == 5 and event[0] == "m" and type(event[1]) is str)
+            or _is_event(event)
+        ]
     return [event for line in data.split(b"\n") if (event := _parsed(line))]
 
 
@@ -172,7 +181,18 @@ def _parsed(line: bytes) -> list[Any] | None:
         event = json.loads(line)
     except ValueError:
         return None
-    return event if isinstance(event, list) and len(event) > 2 and isinstance(event[0], str) else None
+    return event if _is_event(event) else None
+
+
+def _is_event(event: Any) -> bool:
+    if not isinstance(event, list) or len(event) <= 2 or not isinstance(event[0], str):
+        return False
+    if event[0] == "model":
+        return isinstance(event[1], dict) and {"name", "path"} <= event[1].keys()
+    if not isinstance(event[1], str) or len(event) < _FIELDS.get(event[0], 3):
+        return False
+    place, kind = _VALUES.get(event[0], (1, str))
+    return isinstance(event[place], kind)
 
 
 def _viewed(events: list[list[Any]]) -> Any:
