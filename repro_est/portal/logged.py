@@ -1,7 +1,7 @@
 """What a run logged, sorted by how it is shown: numbers that are drawn, cells that are listed, objects, images.
 
-Built from the record of one rank or of one child run (`inside.history`). A script may write anything into its record:
-what is not of the shape it should have is left out, and nothing here fails because of it.
+Built from the record of one rank or of one child run (`inside.history`). A script may write anything as a value: what
+cannot be shown is left out, and nothing here fails because of it.
 """
 
 from __future__ import annotations
@@ -14,27 +14,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from repro_est.inside.history import History, events
+from repro_est.inside.history import History, read
 from repro_est.inside.record import file_name
 from repro_est.portal.series import Series
 
 _CHILD = re.compile("[0-9]+")
-_TIMED = {
-    "m": 4,
-    "list": 4,
-    "row": 4,
-    "table": 4,
-    "image": 4,
-    "object": 5,
-    "param": 3,
-    "tag": 3,
-    "property": 3,
-    "child": 3,
-}
-"""Where the time stands in a line of each kind that has a name (`inside.record`)."""
-_USUAL = 5
-"""Fields of a metric; asked first, for there may be a million."""
-
 Cell = float | int | bool | str | None
 _CELL = (float, int, str, NoneType)
 _NUMBER = (float, int)
@@ -142,9 +126,7 @@ def _records(directory: Path, rank: int, child: str, name: str) -> Iterator[Logg
     path = directory / file_name(child)
     if not path.is_file():
         return
-    history = History()
-    lines = events(str(path))
-    history.add([event for event in lines if (len(event) == _USUAL and type(event[1]) is str) or _is_whole(event)])
+    history = read(str(path))
     yield logged(history, rank=rank, child=child, name=name)
     for below, called in dict(history.children).items():
         if _CHILD.fullmatch(below.removeprefix(f"{child}.") if child else below):
@@ -174,13 +156,6 @@ def logged(history: History, *, rank: int = 0, child: str = "", name: str = "") 
     )
 
 
-def _is_whole(event: Sequence[Any]) -> bool:
-    """Whether a line has the fields that its kind must have, and a name where there is one."""
-    if event[0] in _TIMED:
-        return len(event) > _TIMED[event[0]] and isinstance(event[1], str)
-    return True
-
-
 def _cells(values: Mapping[str, Any]) -> dict[str, Cell]:
     return {name: value for name, value in values.items() if isinstance(value, _CELL)}
 
@@ -198,7 +173,7 @@ def _series(metric: str, found: _Events) -> Series:
 
 
 def _items(found: _Events) -> list[Any]:
-    return [item for event in found if event[0] == "list" and isinstance(event[2], list) for item in event[2]]
+    return [item for event in found if event[0] == "list" for item in event[2]]
 
 
 def _list(metric: str, found: _Events) -> Series | None:
@@ -216,19 +191,19 @@ def _texts(metric: str, found: _Events) -> Grid | None:
 
 def _shapes(metric: str, found: _Events) -> Iterator[Shape]:
     for event in found:
-        if event[0] == "object" and isinstance(event[2], str) and (data := _data(event[3])):
-            yield Shape(metric, event[2], data)
+        if event[0] == "object" and (data := _data(event[3])):
+            yield Shape(metric, str(event[2]), data)
 
 
 def _pictures(metric: str, found: _Events) -> Iterator[Picture]:
     for event in found:
-        if event[0] == "image" and isinstance(event[2], str):
+        if event[0] == "image":
             yield Picture(metric, event[2], event[3] if isinstance(event[3], int) else None)
 
 
-def _data(content: object) -> Mapping[str, Any]:
+def _data(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """The data of an object, which stands in `{schema_type, schema_version, data}`."""
-    inner = content.get("data", content) if isinstance(content, dict) else {}
+    inner = content.get("data", content)
     return inner if isinstance(inner, dict) else {}
 
 
@@ -236,12 +211,10 @@ def _grid(name: str, found: _Events) -> Grid | None:
     """Returns the rows and tables of a name as one table; a column that a row lacks is empty there."""
     rows: list[Mapping[str, Any]] = []
     for event in found:
-        if event[0] not in ("row", "table") or not isinstance(event[2], dict):
-            continue
         if event[0] == "row":
             rows.append(event[2])
-            continue
-        columns = {key: cells for key, cells in event[2].items() if isinstance(cells, list)}
-        rows += [dict(zip(columns, cells, strict=True)) for cells in zip_longest(*columns.values())]
+        elif event[0] == "table":
+            columns = {key: cells for key, cells in event[2].items() if isinstance(cells, list)}
+            rows += [dict(zip(columns, cells, strict=True)) for cells in zip_longest(*columns.values())]
     names = tuple(dict.fromkeys(str(column) for row in rows for column in row))
     return Grid(name, names, [[row.get(column) for column in names] for row in rows]) if rows else None
