@@ -125,8 +125,21 @@ def test_a_path_of_a_model_is_read_only_and_checked_each_time(trained: Workshop)
     assert Model.get_model_path("net", version=1) == str(path)
     (path / "deep/w").chmod(0o644)
     (path / "deep/w").write_text("other")
-    with pytest.raises(VerificationError, match="is not what was registered as net:1"):
+    with pytest.raises(VerificationError, match="model net:1: its bytes in the store were changed"):
         Model.get_model_path("net@latest")
+
+
+def test_a_view_that_was_changed_is_made_anew(trained: Workshop) -> None:
+    path = Path(Model.get_model_path("net"))
+    (path / "deep").chmod(0o755)
+    (path / "deep/w").unlink()
+    (path / "deep/w").write_text("other")
+    assert Model.get_model_path("net") == str(path)
+    assert (path / "deep/w").read_text() == "weights"
+    path.chmod(0o755)
+    (path / "new").write_text("")
+    assert not (Path(Model.get_model_path("net")) / "new").exists()
+    assert verify(trained.store).findings == []
 
 
 def test_a_path_of_a_model_that_is_a_file_is_the_file(trained: Workshop) -> None:

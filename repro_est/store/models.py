@@ -185,7 +185,7 @@ class Models:
         Raises:
             UsageError: no such model or alias.
         """
-        self.known(name)
+        self._known_numbers(name)
         Aliases(self._layout, name).point(alias, None, why=why)
 
     # ---- reading
@@ -198,13 +198,10 @@ class Models:
         """Returns all versions of a model that there is, oldest first.
 
         Raises:
-            UsageError: there is none; the nearest and all the others are named.
+            UsageError: there is none; the ones there are are named.
         """
-        found = self.versions(name)
-        if found:
-            return found
-        names = ", ".join(self.names()) or "none"
-        raise UsageError(f"model:{name}: no such model, registered ones: {names}", hint="repro model list")
+        self._known_numbers(name)
+        return self.versions(name)
 
     def get(self, name: str, version: int) -> Model:
         """Returns one version.
@@ -212,11 +209,10 @@ class Models:
         Raises:
             UsageError: no such model or version; the ones there are named.
         """
-        known = self.known(name)
-        model = next((model for model in known if model.version == version), None)
-        if model is not None:
-            return model
-        there = ", ".join(str(model.version) for model in known)
+        numbers = self._known_numbers(name)
+        if version in numbers:
+            return self._read(name, version)
+        there = ", ".join(map(str, numbers))
         raise UsageError(f"model:{name}:{version}: no such version, `{name}` has: {there}")
 
     def find(self, reference: Reference) -> Model:
@@ -229,9 +225,9 @@ class Models:
         name, version, alias = reference
         if version is not None:
             return self.get(name, version)
-        known = self.known(name)
+        numbers = self._known_numbers(name)
         if alias in ("", LATEST):
-            return known[-1]
+            return self._read(name, numbers[-1])
         aliases = self.aliases(name)
         if alias not in aliases:
             there = ", ".join((*sorted(aliases), LATEST))
@@ -258,6 +254,14 @@ class Models:
         return [model for name in self.names() for model in self.versions(name)]
 
     # ---- parts
+
+    def _known_numbers(self, name: str) -> list[int]:
+        """Returns the numbers of a model's versions, oldest first; raises UsageError where there are none."""
+        numbers = self._numbers(name)
+        if numbers:
+            return numbers
+        names = ", ".join(self.names()) or "none"
+        raise UsageError(f"model:{name}: no such model, registered ones: {names}", hint="repro model list")
 
     def _numbers(self, name: str) -> list[int]:
         """Returns the versions of a model that have a record, oldest first."""
