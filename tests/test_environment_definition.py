@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from repro_est.api.environment import CondaDependencies, Environment
 from repro_est.errors import RecipeError
 from repro_est.recipe.azure_environment import keys_of_environment
 from repro_est.recipe.load import load
@@ -240,3 +241,36 @@ def test_a_change_of_the_definition_is_seen_at_once(workshop: Workshop) -> None:
 def test_framework_version_says_what_to_write_instead(workshop: Workshop) -> None:
     done = workshop.repro("plan", workshop.recipe("", estimator='framework_version = "2.13"'))
     assert 'pip_packages = ["torch==2.13.*"]' in done.err
+
+
+@pytest.mark.parametrize("case", ["packages", "conda", "image", "dockerfile", "variables"])
+def test_a_directory_means_in_a_recipe_what_it_means_in_python(
+    tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "repro.toml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    made = Environment("digits")
+    match case:
+        case "packages":
+            packages = ["joblib>=1.4", "azureml-defaults", "--index-url https://x/simple"]
+            made.python.conda_dependencies = CondaDependencies.create(python_version="3.11", pip_packages=packages)
+        case "conda":
+            made.python.conda_dependencies = CondaDependencies.create(
+                conda_packages=["python>=3.11", "scipy=1.*", "pip"]
+            )
+            made.python.conda_dependencies.add_channel("conda-forge")
+        case "image":
+            made.docker.base_image, made.docker.shm_size, made.docker.enabled = "team/base:1", "1g", True
+            made.docker.base_image_registry.address = "host:5000"
+            made.python.user_managed_dependencies = True
+        case "dockerfile":
+            made.docker.base_dockerfile = "FROM scratch\n"
+        case "variables":
+            made.environment_variables = {"A": "1"}
+    made.save_to_directory(tmp_path / "env")
+    said = Environment.load_from_directory(tmp_path / "env").to_recipe()
+    found = keys_of_environment(tmp_path / "env")
+    if case == "dockerfile":
+        texts = [Path(tables["estimator"].pop("dockerfile")).read_text() for tables in (said, found)]
+        assert texts == ["FROM scratch\n"] * 2
+    assert {table: keys for table, keys in found.items() if keys} == {t: keys for t, keys in said.items() if keys}
