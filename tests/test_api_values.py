@@ -488,7 +488,7 @@ def test_a_directory_that_azures_sdk_wrote_is_read(tmp_path: Path) -> None:
         },
         "docker": {
             "enabled": False,
-            "baseImage": "mcr.microsoft.com/azureml/base:latest",
+            "baseImage": "azure.example/azureml/base:latest",
             "baseDockerfile": None,
             "sharedVolumes": True,
             "shmSize": "2g",
@@ -506,7 +506,6 @@ def test_a_directory_that_azures_sdk_wrote_is_read(tmp_path: Path) -> None:
     assert Environment.load_from_directory(tmp_path).to_recipe() == {
         "estimator": {
             "pip_packages": ["pandas"],
-            "custom_docker_image": "mcr.microsoft.com/azureml/base:latest",
             "shm_size": "2g",
         },
         "environment": {"python": "3.6.2"},

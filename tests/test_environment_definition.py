@@ -24,7 +24,7 @@ AZURES: dict[str, Any] = {
     "docker": {
         "arguments": [],
         "baseDockerfile": None,
-        "baseImage": "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu20.04:20220708.v1",
+        "baseImage": "azure.example/azureml/openmpi4.1.0-ubuntu20.04:20220708.v1",
         "baseImageRegistry": {"address": None, "password": None, "registryIdentity": None, "username": None},
         "enabled": False,
         "platform": {"architecture": "amd64", "os": "Linux"},
@@ -157,7 +157,7 @@ def test_the_older_sdks_defaults_say_nothing(saved: Path) -> None:
         "precachePackages": True,
         "repositories": ["https://mmlspark.azureedge.net/maven"],
     }
-    content = azures(spark=spark, docker__baseImage="mcr.microsoft.com/azureml/base:intelmpi2018.3-ubuntu16.04")
+    content = azures(spark=spark, docker__baseImage="azure.example/azureml/base:intelmpi2018.3-ubuntu16.04")
     assert "custom_docker_image" not in keys_of_environment(write(saved, content))["estimator"]
 
 

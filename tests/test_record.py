@@ -179,13 +179,16 @@ def test_children_have_records_of_their_own(run: Run, tmp_path: Path) -> None:
 
 
 def test_children_begun_by_several_processes_share_no_record(run: Run, tmp_path: Path) -> None:
+    pids = []
     for _ in range(4):
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             for _ in range(25):
                 run.child_run().log("m", 1)
             os._exit(0)
-    for _ in range(4):
-        os.wait()
+        pids.append(pid)
+    for pid in pids:
+        os.waitpid(pid, 0)
     children = [child.id for child in run.get_children()]
     assert len(children) == len(set(children)) == 100
     assert all(child.get_metrics() == {"m": 1} for child in run.get_children())

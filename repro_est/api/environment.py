@@ -23,6 +23,7 @@ from repro_est.api.home import Home, root_of
 from repro_est.api.settings import Settings, wrong
 from repro_est.errors import UsageError
 from repro_est.files import write_atomic
+from repro_est.recipe.azure_environment import is_default_image
 
 __all__ = [
     "CondaDependencies",
@@ -401,7 +402,7 @@ def _from_document(document: Mapping[str, Any], packages: CondaDependencies, whe
         registry = docker.get("baseImageRegistry") or {}
         made.docker = DockerSection(
             enabled=bool(docker.get("enabled")),
-            base_image=docker.get("baseImage"),
+            base_image=None if is_default_image(docker.get("baseImage") or "") else docker.get("baseImage"),
             base_dockerfile=docker.get("baseDockerfile"),
             base_image_registry=ContainerRegistry(*(registry.get(key) for key in ("address", "username", "password"))),
             shm_size=docker.get("shmSize"),

@@ -7,6 +7,7 @@ and paper. A line is drawn on a logarithmic scale when all of it is above 0 and 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -93,6 +94,9 @@ def spark(series: Series) -> Markup:
     )
 
 
+_LARGEST = sys.float_info.max
+
+
 def scale_of(values: Sequence[float]) -> Scale:
     """Returns the scale that shows the values best."""
     low, high = min(values), max(values)
@@ -105,7 +109,7 @@ def linear(low: float, high: float) -> Scale:
     """Returns an even scale from `low` to `high`; a single number gets room around it."""
     if low == high:
         room = abs(low) / 10 or 1.0
-        low, high = low - room, high + room
+        low, high = max(low - room, -_LARGEST), min(high + room, _LARGEST)
     span = high / 2 - low / 2  # of half of everything, which cannot overflow
 
     def place(value: float) -> float:

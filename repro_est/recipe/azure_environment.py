@@ -27,7 +27,7 @@ Tables = dict[str, dict[str, Any]]
 """Keys by the table they are in."""
 
 _FILE, _CONDA_FILE, _DOCKERFILE = "azureml_environment.json", "conda_dependencies.yml", "BaseDockerfile"
-_DEFAULT_IMAGE = r"mcr\.microsoft\.com/azureml/(base|(openmpi|intelmpi)[\d.]+-ubuntu[\d.]+)(:.*)?"
+_DEFAULT_IMAGE = r"[^/]+/azureml/(base|(openmpi|intelmpi)[\d.]+-ubuntu[\d.]+)(:.*)?"
 _DEFAULT_VARIABLE = ("EXAMPLE_ENV_VAR", "EXAMPLE_VALUE")
 _INDEX_OPTIONS = {
     "-i": "index_url",
@@ -207,7 +207,7 @@ class _Reader:
             self._text(docker, "docker", key) for key in ("baseImage", "baseDockerfile", "shmSize")
         )
         found: dict[str, Any] = {"use_docker": docker.get("enabled"), "shm_size": shm_size}
-        if image and not re.fullmatch(_DEFAULT_IMAGE, image):
+        if image and not is_default_image(image):
             found["custom_docker_image"] = image
             if registry.get("address"):
                 found["image_registry_details"] = {"address": registry["address"]}
@@ -237,3 +237,8 @@ class _Reader:
 
 def _is_of_azure(name: str) -> bool:
     return re.match(r"azureml(?![a-z0-9])", name) is not None
+
+
+def is_default_image(name: str) -> bool:
+    """Whether an image is one that Azure ML put into every environment, which nobody asked for."""
+    return re.fullmatch(_DEFAULT_IMAGE, name) is not None
