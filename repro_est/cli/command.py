@@ -45,6 +45,7 @@ VERBS = (
     Verb("ps", "Look", "list the runs that go on, here and at hosts", needs_store=True),
     Verb("show", "Look", "one run: status, metrics, outputs, what identifies it", needs_store=True),
     Verb("page", "Look", "write the page of a run, a file for the browser; `--open` shows it", needs_store=True),
+    Verb("tensorboard", "Look", "start TensorBoard on runs, also while they go on", needs_store=True),
     Verb("logs", "Look", "logs of a run, `-f` follows one that is running", needs_store=True),
     Verb("get", "Look", "copy a file out of a run, verified", needs_store=True),
     Verb("why", "Look", "name what differs from the nearest earlier run", needs_store=True),
