@@ -210,6 +210,39 @@ def test_another_execution_of_a_run_takes_the_place_of_the_one_before(workshop: 
     shown.close()
 
 
+def test_the_logs_of_a_run_of_several_ranks_are_fetched_while_it_goes_on(workshop: Workshop, tmp_path: Path) -> None:
+    flag = workshop.root / "go"
+    recipe = workshop.recipe(
+        f"""
+import os, time
+from repro_est import Run
+Run.get_context(every_rank=True).log("loss", 0.5, step=4)
+while not os.path.exists({str(flag)!r}):
+    time.sleep(0.05)
+""",
+        estimator='process_count_per_node = 2\ndistributed_training = "torch"\n',
+    )
+    from repro_est.cli.main import main
+
+    worker = threading.Thread(target=main, args=(["run", recipe, "-q"],))
+    worker.start()
+    (tmp_path / "board").mkdir()
+    try:
+        run = until(lambda: next(iter((workshop.root / "cache" / "runs").iterdir())).name)
+        shown = LogDirectory(tmp_path / "board", [run], workshop.store)
+        name = f"job-{run[:12]}"
+        place = tmp_path / "board" / name
+        assert until(lambda: shown.refresh() == [name] and (place / "rank-1").exists()), list(place.rglob("*"))
+        assert not (place / "logs").is_symlink()
+    finally:
+        flag.touch()
+        worker.join()
+    shown.refresh()
+    shown.close()
+    assert (place / "logs" / "rank-1" / "stdout.log").exists()
+    assert read_back(place) == {"loss": [(4, 0.5)]}
+
+
 def test_a_growing_record_is_written_once_each(tmp_path: Path) -> None:
     history, file = History(), EventFile(tmp_path / "run")
     history.add([["m", "x", 1.0, None, 5.0], ["m", "y", True, None, 5.0]])
@@ -246,7 +279,7 @@ def test_what_never_was_a_number_makes_no_event_file(tmp_path: Path) -> None:
 def read_back(directory: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-    (path,) = directory.iterdir()
+    (path,) = directory.glob("events*")
     found: dict[str, list[tuple[int, float]]] = {}
     for event in LegacyEventFileLoader(str(path)).Load():
         for value in event.summary.value:

@@ -6,14 +6,16 @@
     <root>/NAME-HASH12/rank-3        what other ranks logged
 
 The attempt that goes on is shown, else the accepted one, else the last; of one that goes on here the logs are those in
-its working directory, and when it ends the link turns to where they are kept. `refresh` is to be called every now and
-then; nothing of the store is changed.
+its working directory, and when it ends the link turns to where they are kept. Those of one that goes on at hosts are
+fetched, what is new of them. `refresh` is to be called every now and then; nothing of the store is changed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from repro_est.errors import ReproError
 from repro_est.files import remove_tree
 from repro_est.inside.history import Growing
 from repro_est.inside.record import file_name
+from repro_est.launch.handle import Handle, read_handle
 from repro_est.outputs import LOGS
 from repro_est.portal.events import EventFile
 from repro_est.store.layout import LIVE
@@ -29,6 +32,7 @@ from repro_est.store.records import AttemptRecord
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
 
+_FETCH_SECONDS = 10.0
 _RECORD = re.compile(r"run(?:\.([0-9.]+))?\.jsonl")
 
 
@@ -60,6 +64,7 @@ class _Shown:
         self._store = store
         self._name, self._number = "", 0
         self._logs: Path | None = None
+        self._due = 0.0
         self._records: dict[str, tuple[Path, Growing]] = {}
         self._files: dict[str, EventFile] = {}
 
@@ -76,8 +81,13 @@ class _Shown:
             self._start(root / name, attempt.number)
         self._name = name
         directory = self._store.layout.attempt(run, attempt.number)
-        live = directory / LIVE / LOGS
-        self._show(root / name, live.resolve() if live.is_dir() else directory / LOGS)
+        works_here = (directory / LIVE).is_symlink()
+        handle = None if attempt.status.is_terminal or works_here else read_handle(directory)
+        if handle is not None:
+            self._fetch(root / name / LOGS, handle)
+            self._write(root / name, root / name / LOGS)
+        else:
+            self._show(root / name, (directory / LIVE).resolve() / LOGS if works_here else directory / LOGS)
         return name
 
     def close(self) -> None:
@@ -91,10 +101,26 @@ class _Shown:
         remove_tree(place)
         place.mkdir()
 
+    def _fetch(self, logs: Path, handle: Handle) -> None:
+        from repro_est.launch.peek import bring_logs
+
+        if time.monotonic() < self._due:
+            return
+        if logs.is_symlink():  # to the store, which is not to be written to
+            logs.unlink()
+            self._logs = None
+        logs.mkdir(exist_ok=True)
+        with contextlib.suppress(ReproError):  # a host that cannot be reached now may be later
+            bring_logs(handle, logs)
+        self._due = time.monotonic() + _FETCH_SECONDS
+
     def _show(self, place: Path, logs: Path) -> None:
         if logs != self._logs and logs.is_dir():
-            _link(place / LOGS, logs)
+            _link(place / LOGS, logs.absolute())
             self._logs = logs
+        self._write(place, logs)
+
+    def _write(self, place: Path, logs: Path) -> None:
         for name, path in _records(logs):
             known, growing = self._records.get(name, (None, None))
             if known != path or growing is None:  # moved with all it holds: what was written of it is counted
@@ -128,6 +154,8 @@ def _link(link: Path, target: Path) -> None:
     temporary = link.with_name(f".{link.name}.tmp")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
+    if link.is_dir() and not link.is_symlink():  # what was fetched, and is here now
+        remove_tree(link)
     os.replace(temporary, link)
 
 
