@@ -87,11 +87,15 @@ class History:
         return found
 
     def series(self, name: str) -> list[tuple[int, float, float]]:
-        """Returns the numbers of one scalar as (step, value, time); the step is the count where none was given."""
+        """Returns the numbers of one scalar as (step, value, time).
+
+        The step is the count where none was given, and where it is always 0: that is how MLflow says none.
+        """
         events = [event for event in self.metrics.get(name, ()) if event[0] == "m"]
         numbers = [event for event in events if isinstance(event[2], (int, float))]
+        none = not any(event[3] for event in numbers)
         return [
-            (count if event[3] is None else event[3], _as_float(event[2]), event[4])
+            (count if none or event[3] is None else event[3], _as_float(event[2]), event[4])
             for count, event in enumerate(numbers)
         ]
 

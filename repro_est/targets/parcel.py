@@ -23,6 +23,10 @@ _SHIM = "azureml_shim"
 _ENTRY_POINTS = """\
 [mlflow.tracking_store]
 repro = repro_est.inside.mlflow_store:open_store
+[mlflow.model_registry_store]
+repro = repro_est.inside.mlflow_registry:open_store
+[mlflow.artifact_repository]
+file = repro_est.inside.mlflow_artifacts:RunArtifacts
 """
 
 
