@@ -4,8 +4,8 @@
     python -m benchmarks hit snapshot    some
     python -m benchmarks hosts           all that needs hosts (benchmarks/hosts.py)
 
-Peers that are not installed are left out and named: dvc (`pip install dvc`; `$BENCH_DVC` is its path) and nix-build
-(Debian's nix-bin).
+Peers that are not installed are left out and named: dvc (`pip install dvc`; `$BENCH_DVC` is its path), nix-build
+(Debian's nix-bin) and MLflow (`$BENCH_MLFLOW`, a Python that has it).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from benchmarks.environments import bench_container, bench_image, bench_lock, bench_prefix
 from benchmarks.hosts import HOSTS
 from benchmarks.measure import Command, interleaved, report
+from benchmarks.record import MLFLOW, bench_record
 from repro_est.digest import RunHash, TreeHash, identify
 from repro_est.store.index import Index
 from repro_est.store.records import AttemptRecord, Result, Status
@@ -305,7 +306,7 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     function.__name__.removeprefix("bench_"): function
     for function in (
         bench_hit, bench_snapshot, bench_big_file, bench_overhead, bench_collect, bench_many_runs,
-        bench_lock, bench_prefix, bench_image, bench_container,
+        bench_lock, bench_prefix, bench_image, bench_container, bench_record,
     )
 }  # fmt: skip
 BENCHMARKS |= HOSTS
@@ -313,7 +314,7 @@ BENCHMARKS |= HOSTS
 
 def main() -> None:
     chosen = [name for word in sys.argv[1:] for name in (HOSTS if word == "hosts" else [word])] or list(BENCHMARKS)
-    missing = [name for name, there in (("dvc", DVC), ("nix-build", NIX)) if not there]
+    missing = [name for name, there in (("dvc", DVC), ("nix-build", NIX), ("mlflow", MLFLOW)) if not there]
     print(
         f"{os.cpu_count()} cores; medians of interleaved runs"
         + (f"; not installed: {', '.join(missing)}" if missing else "")
