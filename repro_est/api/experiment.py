@@ -98,10 +98,10 @@ class Experiment:
         return Run(workspace, plan.hash, experiment=self, cached=True)
 
     def start_logging(self, outputs: Any = None, snapshot_directory: Any = None, **azures: Any) -> Interactive:
-        """Returns a run that this process is: it logs into `./logs/offline/`, and has no hash: nothing was pinned."""
+        """Returns a new run of this process: it logs into `./logs/offline/`, and has no hash: nothing was pinned."""
         from repro_est.inside.run import Run as Interactive
 
-        return Interactive.get_context()
+        return Interactive.begin(self.name)
 
     def get_runs(
         self,

@@ -10,9 +10,9 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from repro_est.api.submission import State, follow, log_of, read_submission, state_of
 from repro_est.api.workspace import Workspace, workspace_or_default
@@ -49,7 +49,7 @@ class Run:
     """A run of this store, or a child run of one.
 
     Args:
-        workspace: the project; None is the one around the current directory.
+        workspace: the project, or an experiment in it; None is the project around the current directory.
         run_id: a run hash, a unique start of one, `@` for the newest; `HASH/1` is the first child.
 
     Raises:
@@ -58,13 +58,17 @@ class Run:
 
     def __init__(
         self,
-        workspace: Workspace | None,
-        run_id: str,
+        workspace: Workspace | Experiment | None = None,
+        run_id: str = "@",
         *,
         experiment: Experiment | None = None,
         cached: bool = False,
         parent: Run | None = None,
     ) -> None:
+        if workspace is not None and not isinstance(workspace, Workspace):
+            experiment, workspace = workspace, workspace.workspace
+        elif workspace is None and experiment is not None:
+            workspace = experiment.workspace
         self.workspace = workspace_or_default(workspace)
         self._layout = self.workspace.store.layout
         self._runs = Runs(self._layout)
@@ -345,24 +349,6 @@ class Run:
         """Copies all logs; returns where they are."""
         return self.download_files(LOGS, destination or f"logs-{self._hash[:12]}", append_prefix=False)
 
-    def upload_file(self, name: str, path_or_stream: object, datastore_name: object = None) -> None:
-        """Refused: what a run has written is what it has written."""
-        raise UsageError(
-            f"Run.upload_file: {name}: a run that was pinned by its hash takes no files from outside",
-            hint="call it in the script: Run.get_context().upload_file(...)",
-        )
-
-    upload_files = upload_folder = upload_file
-
-    def log(self, name: str, value: object, description: str = "", step: int | None = None) -> None:
-        """Refused: what a run has logged is what it has logged."""
-        raise UsageError(
-            f"Run.log: {name}: a run that was pinned by its hash takes no metrics from outside",
-            hint="call it in the script: Run.get_context().log(...); or tag the run",
-        )
-
-    log_list = log_row = log_table = log_image = log
-
     # ---- tags and properties
 
     @property
@@ -639,6 +625,25 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.id}, {self.get_status()})"
+
+
+def _of_the_script(name: str) -> Callable[..., NoReturn]:
+    def refuse(self: Run, *arguments: object, **keywords: object) -> NoReturn:
+        raise UsageError(
+            f"Run.{name}: a run that was pinned by its hash is written by its script, and by nobody else",
+            hint=f"call it in the script: Run.get_context().{name}(...)",
+        )
+
+    refuse.__doc__ = "Refused: it belongs into the script."
+    return refuse
+
+
+for _name in (
+    "child_run", "complete", "create_children", "fail", "flush", "get_secret", "get_secrets", "log",
+    "log_accuracy_table", "log_confusion_matrix", "log_image", "log_list", "log_predictions", "log_residuals",
+    "log_row", "log_table", "start", "upload_file", "upload_files", "upload_folder",
+):  # fmt: skip
+    setattr(Run, _name, _of_the_script(_name))
 
 
 def _git_properties(attempt: AttemptRecord | None) -> dict[str, str]:

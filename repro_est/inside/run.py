@@ -12,6 +12,7 @@ The same object, with the same methods, when the script is started without `repr
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _PLAIN = frozenset((float, int, bool, str, type(None)))
 _INPUT = "REPRO_INPUT_"
+_BEGUN = itertools.count(1)
 
 
 class RunError(RuntimeError):
@@ -103,7 +105,8 @@ class Context:
             self.outputs, logs = variables["REPRO_OUTPUTS"], variables["REPRO_LOGS"]
             self.records = os.path.join(logs, f"rank-{self.rank}")
         else:
-            self.identity = time.strftime("offline-%Y%m%d-%H%M%S-", time.gmtime()) + str(os.getpid())
+            began = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+            self.identity = f"offline-{began}-{os.getpid()}-{next(_BEGUN)}"
             self.outputs, logs = os.path.abspath("outputs"), os.path.abspath("logs")
             self.records = os.path.join(logs, "offline", self.identity)
         self.logs = logs
@@ -142,6 +145,11 @@ class Run:
         if run._context.offline and not allow_offline:
             raise RunError("this script was not started by repro; start it by `repro run RECIPE`")
         return run
+
+    @classmethod
+    def begin(cls, experiment: str = "") -> Run:
+        """Begins a run that no recipe started, recorded below `./logs/offline/`; each call another one."""
+        return cls(Context({"REPRO_EXPERIMENT": experiment}))
 
     # ---- who it is
 
