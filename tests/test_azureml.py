@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from repro_est.azureml.notebook import read_cells
 from repro_est.azureml.surface import SURFACE
 from repro_est.errors import UsageError
 from repro_est.inside.azureml_shim.refused import REFUSED
-from tests.conftest import Done, Workshop, missing
+from tests.conftest import Done, PackageIndex, Workshop, missing
 from tests.lab.channel import MINOR, download
 from tests.lab.conda_package import Channel, Content
 from tests.lab.hosts import Cluster
@@ -288,3 +289,43 @@ def test_two_nodes_joined_by_mpi_run_on_hosts(workshop: Workshop, lab: Cluster, 
     assert done.out.endswith(RANKS)
     hosts = workshop.repro("show", "@", "--json").json["attempts"][-1]["facts"]["hosts"]
     assert len({host["host"] for host in hosts}) == 2
+
+
+# ---- every method
+
+
+@pytest.fixture
+def tiny(index: PackageIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index that old code finds its packages in, without a word about it: `tinylearn` is there."""
+    monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
+    index.wheel("tinylearn")
+
+
+def methods_of(script: str, word: str = "ok") -> set[str]:
+    """What an old script of `methods/` calls, or sees refused."""
+    text = (OLD / "methods" / script).read_text()
+    found = set(re.findall(rf'\b{word}\("(\w+)"[,)]', text))
+    return found | (
+        {f"log_{kind}" for kind in ("accuracy_table", "residuals", "predictions")} if word == "ok" else set()
+    )
+
+
+@pytest.mark.usefixtures("tiny")
+def test_every_method_of_a_run_works_or_is_refused_by_name(workshop: Workshop, tmp_path: Path) -> None:
+    shutil.copytree(OLD / "methods", workshop.root, dirs_exist_ok=True)
+    done = old(workshop, "submit.py", str(tmp_path / "written"))
+    assert done.code == 0, done.err + done.out
+    for script in ("submit.py", "train.py"):
+        for word in ("ok", "refused"):
+            for name in methods_of(script, word):
+                assert f"{word} {name}\n" in done.out, f"{script}: {name}"
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("script", ["script_run_config.py", "run_configuration.py"])
+def test_the_later_and_the_older_way_to_say_a_run(workshop: Workshop, script: str) -> None:
+    shutil.copytree(OLD / "configuration", workshop.root, dirs_exist_ok=True)
+    done = old(workshop, script)
+    assert done.code == 0, done.err
+    rate = 0.1 if script == "script_run_config.py" else 0.5
+    assert f"Completed {{'lr': {rate}}}" in done.out

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from repro_est.errors import UsageError
 from repro_est.inside.azureml_shim.refused import REFUSED, Refusals
+from repro_est.inside.azureml_shim.surface import OUTSIDE
 
 
 class NoMeaning(UsageError, AttributeError):
@@ -26,5 +27,11 @@ def unknown(message: str, hint: str) -> UnknownName:
     return UnknownName(message, hint=hint)
 
 
-refusals = Refusals(REFUSED, _error)
+INSIDE = {"azureml.core.run.Run.input_datasets": "run.get_details()['inputDatasets'] says what it was given"}
+"""What has a meaning in a training script only."""
+
+refusals = Refusals({**REFUSED, **INSIDE}, _error)
 """Names that have no meaning, and what to do instead."""
+
+refusals_of_scripts = Refusals({**REFUSED, **OUTSIDE}, _error)
+"""Those for a run that this process itself is."""

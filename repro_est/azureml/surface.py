@@ -10,7 +10,7 @@ from contextlib import suppress
 from importlib import import_module, metadata
 
 from repro_est.azureml.notes import note
-from repro_est.azureml.refused import refusals, unknown
+from repro_est.azureml.refused import refusals, refusals_of_scripts, unknown
 from repro_est.inside.azureml_shim.finder import Finder
 from repro_est.inside.azureml_shim.lookups import EXCEPTIONS, LOGINS, Login, OfflineRun, set_diagnostics_collection
 from repro_est.inside.azureml_shim.surface import VERSION
@@ -36,9 +36,8 @@ _RUNCONFIG: dict[str, object] = {
     "CondaDependencies": "repro_est:CondaDependencies",
     "ContainerRegistry": "repro_est.api.docker:ContainerRegistry",
     "DataReferenceConfiguration": f"{_OURS}.datastore:data_reference",
-    "DEFAULT_CPU_IMAGE": "",
-    "DEFAULT_GPU_IMAGE": "",
-    "DEFAULT_MMLSPARK_CPU_IMAGE": "",
+    "DEFAULT_CPU_IMAGE": None,  # the base image of the project
+    "DEFAULT_GPU_IMAGE": None,
     "DockerConfiguration": "repro_est:DockerConfiguration",
     "Environment": "repro_est:Environment",
     "EnvironmentDefinition": "repro_est:Environment",
@@ -146,6 +145,11 @@ def install() -> Finder:
         del sys.modules[name]
     with suppress(metadata.PackageNotFoundError):
         note(f"azureml-core {metadata.version('azureml-core')} is installed here, and not used: `azureml` is repro's")
+    from repro_est.api.run import Run
+    from repro_est.inside.run import Run as Inside
+
+    Run.get_submitted_run = staticmethod(Run.get_context)  # type: ignore[attr-defined]  # its oldest name
+    refusals_of_scripts.lend(Inside, "azureml.core.run.Run")
     finder = Finder(SURFACE, refusals, unknown)
     for name, place in _MEMBERS.items():
         module, _, attribute = place.partition(":")

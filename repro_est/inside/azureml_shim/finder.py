@@ -66,12 +66,13 @@ class Finder(MetaPathFinder, Loader):
         Raises:
             Exception: it is unknown; the error that `unknown` makes.
         """
-        found = self._surface.get(module, {}).get(name)
+        names = self._surface.get(module, {})
+        found = names.get(name)
         full = f"{module}.{name}"
         if isinstance(found, str) and ":" in found:
             place, _, attribute = found.partition(":")
             return getattr(import_module(place), attribute)
-        if found is not None:
+        if name in names:
             return found
         if self._refusals.reason(full):
             return self._refusals.placeholder(full)

@@ -124,6 +124,7 @@ REFUSED: dict[str, str] = {
     "azureml.core.run.Run.add_type_provider": _PRIVATE,
     "azureml.core.run.Run.clean": "the files of a run are its record and stay",
     "azureml.core.run.Run.get_snapshot_id": _CACHE,
+    "azureml.core.run.Run.output_datasets": "what a run writes is in its outputs: run.get_file_names()",
     "azureml.core.run.Run.list_by_compute": "`repro ps` lists what runs, on which hosts",
     "azureml.core.run.Run.restore_snapshot": _CACHE,
     "azureml.core.run.Run.submit_child": "submit it as a run of its own; an input of it says where it came from",

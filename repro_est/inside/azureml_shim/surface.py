@@ -12,7 +12,7 @@ VERSION = "1.62.0"
 """The version of Azure's SDK that is answered for."""
 
 _SUBMITS = "a run starts no runs; do it in the code that submits"
-_OUTSIDE = "a run is not finished while its script runs; ask from outside, by repro_est.Run or the `repro` command"
+_OUTSIDE = "ask when it has ended, from outside: repro_est.Run or the `repro` command"
 _INPUT = "data and models come as inputs: declare one in the recipe, [inputs.NAME], and read run.input_datasets[NAME]"
 
 OUTSIDE = {
@@ -33,6 +33,7 @@ OUTSIDE = {
     "azureml.core.experiment.Experiment.submit": _SUBMITS,
     "azureml.core.experiment.Experiment.get_runs": _OUTSIDE,
     "azureml.core.experiment.Experiment.list": _OUTSIDE,
+    "azureml.core.run.Run.description": _OUTSIDE,
     "azureml.core.run.Run.get": _OUTSIDE,
     "azureml.core.run.Run.list": _OUTSIDE,
     "azureml.core.run.Run.get_all_logs": _OUTSIDE,
