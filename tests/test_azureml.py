@@ -18,10 +18,13 @@ from repro_est.azureml.notebook import read_cells
 from repro_est.azureml.surface import SURFACE
 from repro_est.errors import UsageError
 from repro_est.inside.azureml_shim.refused import REFUSED
+from repro_est.inside.azureml_shim.surface import SURFACE as INSIDE
+from repro_est.targets.parcel import unpack
 from tests.conftest import Done, PackageIndex, Workshop, missing
 from tests.lab.channel import MINOR, download
 from tests.lab.conda_package import Channel, Content
 from tests.lab.hosts import Cluster
+from tests.test_hostside_rules import older_pythons
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -329,3 +332,84 @@ def test_the_later_and_the_older_way_to_say_a_run(workshop: Workshop, script: st
     assert done.code == 0, done.err
     rate = 0.1 if script == "script_run_config.py" else 0.5
     assert f"Completed {{'lr': {rate}}}" in done.out
+
+
+def test_every_parameter_of_an_estimator_works_or_is_refused_by_name(
+    workshop: Workshop, index: PackageIndex, tiny: None
+) -> None:
+    index.wheel("tinymore")
+    shutil.copytree(OLD / "estimators", workshop.root, dirs_exist_ok=True)
+    done = old(workshop, "every_parameter.py")
+    assert done.code == 0, done.err + done.out
+    assert "1.0 1.0 True [1, 2] hello" in done.out
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_old_notebook_runs_until_it_deploys(workshop: Workshop) -> None:
+    shutil.copytree(OLD / "notebooks", workshop.root, dirs_exist_ok=True)
+    done = old(workshop, "train-on-local.ipynb")
+    assert done.code == 2, done.err
+    assert "SDK version: 1.62.0\n{'alpha': 0.2}\nWrote ./train-code/train.py\n" in done.out
+    assert done.out.endswith("{'accuracy': 0.9}\nlocal-model:1 model.pkl\n")
+    assert (
+        "train-on-local.ipynb cell 10:1: azureml.core.webservice.AciWebservice.deploy_configuration: has no" in done.err
+    )
+
+
+# ---- inside runs
+
+
+def test_the_names_inside_a_run_are_there_on_every_python_that_a_run_may_have(tmp_path: Path) -> None:
+    unpack(tmp_path / "modules", azureml=True)
+    names = [f"from {module} import {', '.join(names)}" for module, names in INSIDE.items() if names]
+    script = "\n".join(
+        [
+            "import azureml.core, repro_est, sys",
+            *names,
+            "from azureml.train.hyperdrive import HyperDriveConfig",
+            "from azureml.core import Environment, Run as Same",
+            "assert Same is repro_est.Run",
+            "for wrong in (Environment, HyperDriveConfig):",
+            "    try: wrong('x')",
+            "    except AttributeError as error: print(str(error).partition(';')[0])",
+            "try: import azureml.nothing",
+            "except ImportError as error: print(error)",
+            "print('pandas' in sys.modules, 'typing' in sys.modules)",
+        ]
+    )
+    for python in [Path(sys.executable), *older_pythons()]:
+        done = subprocess.run(
+            [str(python), "-S", "-B", "-W", "error", "-c", script],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(tmp_path / "modules")},
+        )
+        assert done.returncode == 0, f"{python}: {done.stderr}"
+        assert done.stdout.splitlines()[:3] == [
+            "azureml.core.Environment: has no meaning inside a run",
+            "azureml.train.hyperdrive.HyperDriveConfig: has no meaning inside a run",
+            "azureml.nothing: the shim of Azure's SDK does not know it; docs/migrate-from-azureml.md lists what there is",
+        ]
+
+
+def test_azures_names_need_to_be_asked_for(workshop: Workshop) -> None:
+    name = workshop.recipe("import azureml.core")
+    done = workshop.repro("run", name)
+    assert (done.code, "No module named 'azureml'" in done.err) == (1, True)
+    assert workshop.repro("run", name, "--set", "compat.azureml=true").code == 0
+
+
+def test_a_model_that_is_an_input_is_found_by_its_name(workshop: Workshop) -> None:
+    workshop.run(
+        workshop.recipe("open('outputs/m', 'w').write('weights')", '[models.net]\npath = "outputs/m"\n', name="a")
+    )
+    script = """
+from azureml.core.model import Model
+print(open(Model.get_model_path("net", version=1)).read())
+Model(None, "net").download("copy")
+print(open("copy/m").read())
+"""
+    more = '[compat]\nazureml = true\n[inputs.net]\npath = "model:net:1"\n'
+    workshop.run(workshop.recipe(script, more, name="b"))
+    assert workshop.repro("logs", "@").out == "weights\nweights\n"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro_est.api.dataset import Consumed, OutputFileDatasetConfig
+from repro_est.api.datastore import DataPath
 from repro_est.api.distributed import DistributedConfiguration
 from repro_est.api.docker import ContainerRegistry, DockerConfiguration
 from repro_est.api.environment import Environment
@@ -527,6 +528,8 @@ def _resumed(value: Any) -> str:
             return table["path"]
     if hasattr(value, "as_mount"):
         return _resumed(value.as_mount())
+    if isinstance(value, DataPath):
+        return _resumed(value.create_data_reference())
     raise UsageError(
         f"Estimator: resume_from: got {value!r}, expected a path of an earlier run",
         hint='resume_from="run:HASH/outputs/checkpoints"',

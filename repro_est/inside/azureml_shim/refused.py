@@ -121,6 +121,8 @@ REFUSED: dict[str, str] = {
     "azureml.core.environment.Environment.add_private_pip_wheel": "[environment] find_links = [DIRECTORY], in a recipe",
     "azureml.core.environment.Environment.from_docker_build_context": "from_dockerfile takes a directory, too",
     "azureml.core.environment.Environment.get_image_details": "`repro image show RECIPE`",
+    "azureml.train.estimator.Estimator.conda_dependencies": "an estimator is checked when it is made; say it there",
+    "azureml.train.estimator.Estimator.run_config": "an estimator is checked when it is made; say it there",
     "azureml.core.run.Run.add_type_provider": _PRIVATE,
     "azureml.core.run.Run.clean": "the files of a run are its record and stay",
     "azureml.core.run.Run.get_snapshot_id": _CACHE,
