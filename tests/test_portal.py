@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
 import re
+import threading
 import time
+from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro_est.api.display import run_html
+from repro_est.cli.main import main
 from repro_est.portal.facts import MAX_IMAGES, collect_facts
 from repro_est.portal.logged import Logged, Shape, read_logged
 from repro_est.portal.markup import Markup, element, escaped, link
@@ -195,39 +199,60 @@ def test_a_failed_run_has_a_page_that_says_why(workshop: Workshop) -> None:
         assert word in text
 
 
-def test_a_run_that_goes_on_has_a_page_of_this_moment(workshop: Workshop) -> None:
-    import threading
-
+@contextlib.contextmanager
+def going_on(workshop: Workshop, script: str, first: str = "") -> Iterator[None]:
+    """A run whose script has written what it writes, and waits."""
     flag = workshop.root / "go"
-    script = f"""
+    waits = f"""
 import os, time
-from repro_est import Run
-Run.get_context().log("loss", 0.125, step=1)
-Run.get_context().tag("phase", "warm-up")
-open("outputs/early.txt", "w").write("x")
+open("outputs/ready", "w").close()
 while not os.path.exists({str(flag)!r}):
     time.sleep(0.02)
 """
-    recipe = workshop.recipe(script)
-    from repro_est.cli.main import main
-
+    recipe = workshop.recipe(script + waits)
+    workshop.write(recipe, first + (workshop.root / recipe).read_text())
     worker = threading.Thread(target=main, args=(["run", recipe, "-q"],))
     worker.start()
     try:
         until = time.monotonic() + 60
-        text = ""
-        while time.monotonic() < until and "being written" not in text:
-            time.sleep(0.1)
-            try:
-                text = Reader(page_of(workshop)).text
-            except Exception:  # no run yet
-                continue
-        for word in ("running", "0.125", "warm-up", "outputs/early.txt", "being written"):
-            assert word in text
+        while not list((workshop.root / "cache").glob("runs/*/attempts/1/live/outputs/ready")):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        yield
     finally:
         flag.touch()
         worker.join()
+
+
+def test_a_run_that_goes_on_has_a_page_of_this_moment(workshop: Workshop) -> None:
+    script = """
+from repro_est import Run
+Run.get_context().log("loss", 0.125, step=1)
+Run.get_context().tag("phase", "warm-up")
+"""
+    with going_on(workshop, script):
+        text = Reader(page_of(workshop)).text
+        for word in ("running", "0.125", "warm-up", "outputs/ready", "being written"):
+            assert word in text
     assert "completed" in Reader(page_of(workshop)).text
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_page_of_a_run_that_goes_on_shows_no_secret(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    monkeypatch.setenv("TOKEN", "s3cr&t")
+    script = """
+import os
+from repro_est import Run
+Run.get_context().log("note", "with " + os.environ["TOKEN"])
+"""
+    with going_on(workshop, script, 'secrets = ["TOKEN"]\n'):
+        if not known:
+            monkeypatch.delenv("TOKEN")
+        text = page_of(workshop)
+        assert "s3cr" not in text
+        assert ("with ***" in text) == known
 
 
 def test_a_planned_run_and_an_empty_store_of_trees_still_have_a_page(workshop: Workshop) -> None:

@@ -84,6 +84,7 @@ class RunFacts:
         title: what people call it.
         lineage: what leads to it, and what it led to.
         pages: of the runs in its lineage those that have a page to link to.
+        secrets: values that a page must not show: those of a run that goes on, whose files were not looked through yet.
         home: the directory of the run as the page sees it, `""` or a relative path that ends with a slash.
     """
 
@@ -107,6 +108,7 @@ class RunFacts:
     title: str = ""
     lineage: Lineage | None = None
     pages: frozenset[RunHash] = frozenset()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     home: str = ""
 
     def seen_from(self, home: str) -> RunFacts:
@@ -165,7 +167,8 @@ def collect_facts(run: RunHash, store: Store) -> RunFacts:
     plan, result, attempts = load_plan(runs.plan(run), run), runs.result(run), runs.attempts(run)
     shown = next((item for item in attempts if result is not None and item.number == result.attempt), None)
     shown = shown or (attempts[-1] if attempts else None)
-    base = _Directory(store, run, shown)
+    secrets = [os.environ.get(name, "") for name in plan.secrets]
+    base = _Directory(store, run, shown, with_live=all(secrets))
     logged = base.logged()
     outputs, log_files = base.files(OUTPUTS), base.files(LOGS)
     own = next((item for item in logged if not item.child), Logged())
@@ -190,6 +193,7 @@ def collect_facts(run: RunHash, store: Store) -> RunFacts:
         experiments=tuple(dict.fromkeys([*filter(None, [recorded.experiment_name]), *notes.experiments])),
         title=notes.name or recorded.name,
         lineage=lineage(run, store),
+        secrets=tuple(secrets) if base.is_live else (),
     )
     return replace(facts, pages=frozenset(other for other in facts.linked if store.layout.page(other).is_file()))
 
@@ -201,14 +205,19 @@ def _status(result: Result | None, attempts: list[AttemptRecord]) -> str:
 
 
 class _Directory:
-    """The files of the attempt that is shown: kept ones by their trees, those of a running one as they are."""
+    """The files of the attempt that is shown: kept ones by their trees, those of a running one as they are.
 
-    def __init__(self, store: Store, run: RunHash, shown: AttemptRecord | None) -> None:
+    Args:
+        with_live: of one that goes on, what its script writes may be shown: whatever is secret in it is known.
+    """
+
+    def __init__(self, store: Store, run: RunHash, shown: AttemptRecord | None, *, with_live: bool) -> None:
         self._store, self._run, self._shown = store, run, shown
         self._root = store.layout.run(run)
         self._attempt = store.layout.attempt(run, shown.number if shown else 1)
         live = self._attempt / LIVE
-        self._live = live if shown is not None and not shown.status.is_terminal and live.is_dir() else None
+        is_live = shown is not None and not shown.status.is_terminal and live.is_dir()
+        self._live = live if is_live and with_live else None
 
     @property
     def is_live(self) -> bool:

@@ -20,7 +20,7 @@ from repro_est.errors import ReproError
 from repro_est.files import write_atomic
 from repro_est.portal import sections
 from repro_est.portal.facts import RunFacts, collect_facts
-from repro_est.portal.markup import EMPTY, Markup, element
+from repro_est.portal.markup import EMPTY, Markup, element, escaped
 from repro_est.portal.plot import spark, tick
 from repro_est.portal.tables import code, pairs
 from repro_est.portal.words import shown, when
@@ -67,8 +67,10 @@ def page(facts: RunFacts) -> str:
         element("title", title),
         element("style", Markup(_style())),
     ]
-    document = element("html", element("head", *head), element("body", *body), lang="en")
-    return f"<!DOCTYPE html>\n{document}\n"
+    document = f"<!DOCTYPE html>\n{element('html', element('head', *head), element('body', *body), lang='en')}\n"
+    for secret in facts.secrets:
+        document = document.replace(escaped(secret), "***")
+    return document
 
 
 def write_page(run: RunHash, store: Store, path: Path | None = None) -> Path:
