@@ -62,7 +62,8 @@ class Experiment:
     ) -> Run:
         """Pins everything and returns the run: the one that is there, or one that begins in a process of its own.
 
-        The process goes on when this one ends. What cannot be pinned is an error here.
+        The process goes on when this one ends. What cannot be pinned is an error here. Recipes whose runs are inputs
+        of this one are run first, and waited for: the run has no hash before.
 
         Args:
             config: an `Estimator` or `ScriptRunConfig`; it is not changed.

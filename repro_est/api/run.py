@@ -407,23 +407,23 @@ class Run:
             InputError: nothing is there; the candidates are named.
             UsageError: a name that no model may have.
         """
-        from repro_est.api.model import Model
-        from repro_est.registration import Labels, register_output
+        from repro_est.api.model import Model, labels
+        from repro_est.registration import register_output
 
         if unknown:
             raise UsageError(f"register_model: {', '.join(sorted(unknown))} has no meaning here; leave it out")
         path = model_path or model_name
-        if path.partition("/")[0] != OUTPUTS:
-            path = f"{OUTPUTS}/{path}"
-        labels = Labels(
-            description or "",
-            dict(tags or {}),
-            dict(properties or {}),
-            model_framework or "",
-            model_framework_version or "",
+        said = labels(
+            model_name,
+            tags=tags,
+            properties=properties,
+            description=description,
+            model_framework=model_framework,
+            model_framework_version=model_framework_version,
         )
-        registered = register_output(self.workspace.store, self._hash, path, model_name, labels)
-        return Model(self.workspace, registered.name, version=registered.version)
+        store = self.workspace.store
+        place = path if path.partition("/")[0] == OUTPUTS else f"{OUTPUTS}/{path}"
+        return Model.of(register_output(store, self._hash, place, model_name, said), store)
 
     def get_environment(self) -> Any:
         """Returns the packages of the run: an object with `name`, `python` and `packages` (version by name)."""
