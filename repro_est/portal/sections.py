@@ -55,9 +55,7 @@ def metrics(facts: RunFacts) -> Markup:
     """The last value of each metric, and a plot of each that has several."""
     series = {item.name: item for item in facts.own.series}
     rows = [_metric_row(name, value, series.get(name)) for name, value in facts.metrics.items()]
-    head: Sequence[str] = ("metric", "last", "smallest", "largest", "points")
-    if all(row[4] is None for row in rows):
-        head, rows = head[:2], [row[:2] for row in rows]
+    head = ("metric", "last", "smallest", "largest", "points")
     numbers = table(head, rows[:_MAX_ROWS], more=_left_out(rows, _MAX_ROWS, "metric"))
     return joined([numbers, _grid_of(_plots(facts)), joined(_texts(facts.own))])
 

@@ -9,20 +9,21 @@ from repro_est.portal.words import shown
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, more: str = "") -> Markup:
-    """Returns a table; a number is set to the right.
+    """Returns a table; a number is set to the right, and a column that is empty all the way down is left out.
 
     Args:
         rows: cells as values, or as markup.
         more: a line below the table, on what it leaves out.
     """
     rows = list(rows)
-    if not rows:
+    places = [place for place in range(len(head)) if any(row[place] not in ("", None) for row in rows)]
+    if not places:
         return EMPTY
     heads = [
-        element("th.number" if any(_is_number(row[place]) for row in rows) else "th", name, scope="col")
-        for place, name in enumerate(head)
+        element("th.number" if any(_is_number(row[place]) for row in rows) else "th", head[place], scope="col")
+        for place in places
     ]
-    body = element("tbody", *(element("tr", *map(_cell, row)) for row in rows))
+    body = element("tbody", *(element("tr", *(_cell(row[place]) for place in places)) for row in rows))
     below = element("p.more", more) if more else None
     return element("div.scroll", element("table", element("thead", element("tr", *heads)), body), below)
 
