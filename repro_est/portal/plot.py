@@ -107,7 +107,7 @@ def scale_of(values: Sequence[float]) -> Scale:
 
 def linear(low: float, high: float) -> Scale:
     """Returns an even scale from `low` to `high`; a single number gets room around it."""
-    if low == high:
+    if not high / 2 - low / 2:
         room = abs(low) / 10 or 1.0
         low, high = max(low - room, -_LARGEST), min(high + room, _LARGEST)
     span = high / 2 - low / 2  # of half of everything, which cannot overflow
@@ -150,7 +150,7 @@ def _even_ticks(low: float, high: float, half: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough)) if rough else 0.0
     if not power:  # numbers so close that they are one
         return [low]
-    unit = next(unit for unit in (1.0, 2.0, 2.5, 5.0, 10.0) if unit * power >= rough * 0.999)
+    unit = next((unit for unit in (1.0, 2.0, 2.5, 5.0) if unit * power >= rough * 0.999), 10.0)
     step = unit * power
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     if last - first > 20:  # the step is lost beside numbers so large

@@ -371,7 +371,7 @@ def attempts(facts: RunFacts) -> Markup:
             item.number,
             joined([_accepted(item, facts), element("p.reason", item.reason) if item.reason else ""]),
             when(item.started),
-            human_time(sum(item.seconds.values())),
+            element("span.size", human_time(sum(item.seconds.values()))),
             joined(element("p", line) for line in hardware(item)),
             ", ".join(f"{name} {human_time(seconds)}" for name, seconds in item.seconds.items()),
         ]
