@@ -9,16 +9,19 @@ import re
 import shutil
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from repro_est import Estimator, PyTorch, Run
 from repro_est.azureml.notebook import read_cells
 from repro_est.azureml.surface import SURFACE
 from repro_est.errors import UsageError
 from repro_est.inside.azureml_shim.refused import REFUSED
 from repro_est.inside.azureml_shim.surface import SURFACE as INSIDE
+from repro_est.inside.run import Run as InsideRun
 from repro_est.targets.parcel import unpack
 from tests.conftest import Done, PackageIndex, Workshop, missing
 from tests.lab.channel import MINOR, download
@@ -304,13 +307,10 @@ def tiny(index: PackageIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     index.wheel("tinylearn")
 
 
-def methods_of(script: str, word: str = "ok") -> set[str]:
-    """What an old script of `methods/` calls, or sees refused."""
-    text = (OLD / "methods" / script).read_text()
-    found = set(re.findall(rf'\b{word}\("(\w+)"[,)]', text))
-    return found | (
-        {f"log_{kind}" for kind in ("accuracy_table", "residuals", "predictions")} if word == "ok" else set()
-    )
+def called(script: str, word: str = "ok") -> set[str]:
+    """What an old script tries, by the names it prints: those that work, or those it sees refused."""
+    text = (OLD / script).read_text()
+    return set(re.findall(rf'\b{word}\("([\w.]+)"[,)]', text))
 
 
 @pytest.mark.usefixtures("tiny")
@@ -320,7 +320,7 @@ def test_every_method_of_a_run_works_or_is_refused_by_name(workshop: Workshop, t
     assert done.code == 0, done.err + done.out
     for script in ("submit.py", "train.py"):
         for word in ("ok", "refused"):
-            for name in methods_of(script, word):
+            for name in called(f"methods/{script}", word):
                 assert f"{word} {name}\n" in done.out, f"{script}: {name}"
 
 
@@ -413,3 +413,66 @@ print(open("copy/m").read())
     more = '[compat]\nazureml = true\n[inputs.net]\npath = "model:net:1"\n'
     workshop.run(workshop.recipe(script, more, name="b"))
     assert workshop.repro("logs", "@").out == "weights\nweights\n"
+
+
+# ---- the page that says what works
+
+
+PAGE = (ROOT / "docs/migrate-from-azureml.md").read_text()
+WORDS = {"same", "better"}
+
+
+def rows(title: str) -> list[list[str]]:
+    """The rows of the table below a title of the page."""
+    section = PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    return [[row[0].strip("`"), *row[1:]] for row in cells[2:]]
+
+
+OURS = {
+    "self", "unknown", "name", "arguments", "outputs", "metrics", "models", "secrets", "salt", "tags", "description", "python",
+    "environment", "docker", "compat_azureml", "gpus_per_process", "gpu_binding", "retries", "heartbeat_seconds", "directory",
+}  # fmt: skip
+"""Parameters of an Estimator that Azure's had not."""
+
+
+def test_the_page_has_every_parameter_of_the_estimator() -> None:
+    listed = {name for name, *_ in rows("Estimator")}
+    parameters = set(signature(Estimator.__init__).parameters)
+    assert listed == parameters - OURS | {"framework_version"}
+    assert "framework_version" in signature(PyTorch.__init__).parameters
+    assert parameters >= OURS
+
+
+@pytest.mark.parametrize(("name", "word"), [row[:2] for row in rows("Estimator")])
+def test_a_parameter_is_what_the_page_says(name: str, word: str) -> None:
+    script = "estimators/every_parameter.py"
+    assert word in WORDS | {"refused"}
+    if word == "refused":
+        with pytest.raises(UsageError, match=f"Estimator: {name}: .*no meaning here"):
+            Estimator(entry_script="train.py", **{name: "something"})
+        assert name in called(script, "refused") | called(script)  # old code as it is goes on where it can
+    else:
+        assert name in called(script)
+
+
+@pytest.mark.parametrize(("name", "inside", "outside"), [row[:3] for row in rows("Run")])
+def test_a_method_of_a_run_is_what_the_page_says(name: str, inside: str, outside: str) -> None:
+    for word, script, side in ((inside, "methods/train.py", InsideRun), (outside, "methods/submit.py", Run)):
+        assert word in WORDS | {"-"}
+        assert name in called(script, "refused" if word == "-" else "ok"), script
+        if word in WORDS and name not in ("get_submitted_run", "parent"):
+            assert hasattr(side, name)
+
+
+def test_the_page_has_every_method_of_a_run() -> None:
+    new = {"begin", "get_params", "get_series", "output_directory", "plan", "run_id"}
+    public = {name for side in (InsideRun, Run) for name in dir(side) if not name.startswith("_")}
+    assert public - new <= {name for name, *_ in rows("Run")}
+
+
+def test_the_page_links_to_pages_and_names_modules_that_are_refused() -> None:
+    for link in re.findall(r"\]\(([\w.-]+\.md)\)", PAGE):
+        assert (ROOT / "docs" / link).exists(), link
+    for name in re.findall(r"`(azureml\.[\w.]+)`", PAGE.partition("\n## Refused\n")[2]):
+        assert name in REFUSED

@@ -60,12 +60,22 @@ estimator = Estimator(
 assert (packages, len(params)) == (["tinylearn"], 4), "arguments are the caller's"
 run = Experiment(ws, "every-parameter").submit(estimator)
 run.wait_for_completion(show_output=True)
-for name in (
-    "source_directory", "entry_script", "compute_target", "script_params", "inputs", "node_count",
-    "process_count_per_node", "use_gpu", "use_docker", "user_managed", "pip_packages", "pip_requirements_file",
-    "environment_variables", "shm_size", "resume_from", "max_run_duration_seconds",
-):  # fmt: skip
-    ok(name)
+ok("source_directory")
+ok("entry_script")
+ok("compute_target")
+ok("script_params")
+ok("inputs")
+ok("node_count")
+ok("process_count_per_node")
+ok("use_gpu")
+ok("use_docker")
+ok("user_managed")
+ok("pip_packages")
+ok("pip_requirements_file")
+ok("environment_variables")
+ok("shm_size")
+ok("resume_from")
+ok("max_run_duration_seconds")
 other = Experiment(ws, "every-parameter").submit(estimator, script_params={"--rate": 0.5})
 other.wait_for_completion()
 ok("submit", (run.get_metrics()["rate"], other.get_metrics()["rate"]) == (0.1, 0.5))

@@ -77,10 +77,18 @@ run.log_confusion_matrix(
     },
 )
 ok("log_confusion_matrix")
-for kind in ("accuracy_table", "residuals", "predictions"):
-    text = json.dumps({"schema_type": kind, "schema_version": "v1", "data": {"bin": [1]}})
-    getattr(run, "log_" + kind)(kind, text)
-    ok("log_" + kind)
+
+
+def curve(kind):
+    return json.dumps({"schema_type": kind, "schema_version": "v1", "data": {"bin": [1]}})
+
+
+run.log_accuracy_table("accuracy table", curve("accuracy_table"))
+ok("log_accuracy_table")
+run.log_residuals("residuals", curve("residuals"))
+ok("log_residuals")
+run.log_predictions("predictions", curve("predictions"))
+ok("log_predictions")
 ok("get_metrics", run.get_metrics("loss") == {"loss": [1.5, 0.5]})
 
 run.tag("colour", "blue")
