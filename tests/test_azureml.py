@@ -476,3 +476,111 @@ def test_the_page_links_to_pages_and_names_modules_that_are_refused() -> None:
         assert (ROOT / "docs" / link).exists(), link
     for name in re.findall(r"`(azureml\.[\w.]+)`", PAGE.partition("\n## Refused\n")[2]):
         assert name in REFUSED
+
+
+# ---- what is around a run
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("Datastore(ws, 'raw')", "datastores/raw\n"),
+        ("ws.datastores['raw'].path('x')", "KeyError: 'raw'"),
+        ("Dataset.get_by_name(ws, 'none')", "dataset 'none': is not registered in this project"),
+        ("ws.get_default_keyvault().get_secret('db-password')", "hint: export DB_PASSWORD=..."),
+        ("ComputeTarget.attach(ws, 'big', RemoteCompute.attach_configuration(address='10.0.0.9', username='me'))",
+         'hint: in inventory.toml: [hosts.big] address = "10.0.0.9"; [targets.big] hosts = ["big"]'),
+        ("RunConfiguration.load('.', 'old')", "hint: repro import .azureml/old.runconfig"),
+        ("RunConfiguration().comunicator = 'Mpi'", "did you mean `communicator`?"),
+        ("RunConfiguration().communicator = 'Smoke'", "got 'Smoke', expected 'OpenMpi'"),
+        ("ScriptRunConfig('.', 's.py', run_config=RunConfiguration(), compute_target='local')", "got run_config and compute_target"),
+        ("ScriptRunConfig('.', command=['bash', 'x.sh'])", "got a command, expected script="),
+        ("src.run_config.environment.python.user_managed_dependencies = True; src.estimator", "has no lock, so no run can be"),
+        ("Experiment(ws, 'e').get_rums()", "Experiment.get_rums: has no meaning here\n\nhint: did you mean get_runs?"),
+        ("Dataset.Tabular.from_delimited_files('s.py').take(3)", "hint: to_pandas_dataframe() gives a DataFrame"),
+        ("Experiment(ws, 'e').submit('s.py')", "expected an Estimator or a ScriptRunConfig"),
+        ("Run.get_context().get_portal_url()", "Run.get_portal_url: has no meaning here"),
+    ],
+)  # fmt: skip
+def test_what_old_code_cannot_have_is_said_with_its_line(workshop: Workshop, script: str, said: str) -> None:
+    header = (
+        "from azureml.core import *\nfrom azureml.core.compute import *\nws = Workspace.from_config()\n"
+        "src = ScriptRunConfig('.', 's.py')\n"
+    )
+    workshop.write("s.py", header + script)
+    done = old(workshop, "s.py")
+    assert done.code != 0
+    assert said in done.err.replace("\n  ", "\n")
+    assert ("Traceback" in done.err) == ("KeyError" in said)
+    assert "Traceback" in done.err or "s.py:5: " in done.err
+
+
+def test_a_datastore_of_old_code_is_a_directory_of_the_project(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.write("datastores/raw/deep/a.txt", "a")
+    script = """
+from azureml.core import Dataset, Datastore, Workspace
+ws = Workspace.from_config()
+raw = Datastore.get(ws, "raw")
+print(raw.name, sorted(ws.datastores), raw.download("copied", prefix="deep"), raw.download("copied"))
+print(Dataset.File.from_files((raw, "deep")).to_path(), ws.get_default_datastore().name, Datastore.get_default(ws).name)
+"""
+    workshop.write("s.py", script)
+    done = old(workshop, "s.py")
+    assert done.code == 0, done.err
+    assert done.out == (
+        "raw ['raw', 'workspaceblobstore', 'workspacefilestore'] 1 0\n['/a.txt'] workspaceblobstore workspaceblobstore\n"
+    )
+    assert (workshop.root / "copied/deep/a.txt").read_text() == "a"
+
+
+def test_a_training_script_that_is_executed_itself_is_an_offline_run(workshop: Workshop) -> None:
+    workshop.write("data/a.csv", "x\n1\n")
+    script = """
+from azureml.core import Dataset, Workspace
+from azureml.core.run import Run, _OfflineRun
+run = Run.get_context()
+print(isinstance(run, _OfflineRun), isinstance(1, _OfflineRun))
+ws = run.experiment.workspace
+Dataset.File.from_files("data").register(ws, "points")
+run.log("rows", len(ws.datasets["points"].to_path()))
+print(run.get_metrics(), ws.get_default_datastore().name)
+"""
+    workshop.write("train.py", script)
+    done = old(workshop, "train.py")
+    assert (done.code, done.out) == (0, "True False\n{'rows': 1} workspaceblobstore\n"), done.err
+
+
+@pytest.mark.usefixtures("tiny")
+def test_estimators_of_one_script_with_other_packages_have_locks_of_their_own(
+    workshop: Workshop, index: PackageIndex
+) -> None:
+    index.wheel("other")
+    workshop.write("code/train.py", "print(1)")
+    script = """
+from azureml.core import Experiment, Workspace
+from azureml.train.estimator import Estimator
+for packages in (["tinylearn"], ["other"], ["tinylearn"]):
+    estimator = Estimator("code", entry_script="train.py", compute_target="local", pip_packages=packages)
+    run = Experiment(Workspace.from_config(), "e").submit(estimator)
+    run.wait_for_completion()
+    print(run.get_environment().packages)
+"""
+    workshop.write("s.py", script)
+    done = old(workshop, "s.py")
+    assert done.code == 0, done.err
+    assert done.out == "{'tinylearn': '1.0'}\n{'other': '1.0'}\n{'tinylearn': '1.0'}\n"
+    assert sorted(path.name for path in workshop.root.glob("*.lock")) == ["train-2.lock", "train.lock"]
+    workshop.write("s.py", script.replace('["tinylearn"], ["other"], ["tinylearn"]', '["other"],'))
+    stale = old(workshop, "s.py")
+    assert (stale.code, "hint: python -m repro_est.azureml --relock s.py" in stale.err) == (3, True)
+    assert old(workshop, "--relock", "s.py").code == 0
+
+
+def test_a_secret_may_have_a_name_of_a_keyvault(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "hush-hush")
+    script = "from azureml.core import Run\nopen('outputs/s', 'w').write(str(len(Run.get_context().get_secret('db-password'))))"
+    name = workshop.recipe(script, "[compat]\nazureml = true\n")
+    path = workshop.root / name
+    path.write_text('secrets = ["DB_PASSWORD"]\n' + path.read_text())
+    done = workshop.run(name)
+    assert (workshop.root / "cache/runs" / done["run_hash"] / "outputs/s").read_text() == "9"

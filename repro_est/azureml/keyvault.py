@@ -17,7 +17,7 @@ class Keyvault:
         Raises:
             UsageError: it is not set.
         """
-        variable = name if name in os.environ else name.replace("-", "_").upper()
+        variable = name.replace("-", "_").upper() if "-" in name else name
         if variable not in os.environ:
             raise UsageError(f"secret {name!r}: no such variable in the environment", hint=f"export {variable}=...")
         return os.environ[variable]

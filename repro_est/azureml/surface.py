@@ -128,12 +128,17 @@ _MEMBERS = {
     "azureml.core.dataset.Dataset.File": "repro_est.api.dataset:FileDatasetFactory",
     "azureml.core.dataset.Dataset.Tabular": "repro_est.api.dataset:TabularDatasetFactory",
     "azureml.core.datastore.Datastore": f"{_OURS}.datastore:Datastore",
+    "azureml.core.compute.ComputeTarget": _COMPUTE["ComputeTarget"],
+    "azureml.core.conda_dependencies.CondaDependencies": "repro_est:CondaDependencies",
     "azureml.core.environment.Environment": "repro_est:Environment",
     "azureml.core.experiment.Experiment": f"{_OURS}.experiment:Experiment",
     "azureml.core.keyvault.Keyvault": f"{_OURS}.keyvault:Keyvault",
     "azureml.core.model.Model": "repro_est:Model",
     "azureml.core.run.Run": "repro_est:Run",
+    "azureml.core.runconfig.RunConfiguration": f"{_OURS}.runconfig:RunConfiguration",
     "azureml.core.workspace.Workspace": _WORKSPACE,
+    "azureml.data.TabularDataset": "repro_est.api.dataset:TabularDataset",
+    "azureml.data.FileDataset": "repro_est.api.dataset:FileDataset",
     "azureml.train.estimator.Estimator": f"{_ESTIMATORS}:Estimator",
 }
 """Classes that refuse, by name, what the SDK's class had and they have not."""
@@ -145,14 +150,21 @@ def install() -> Finder:
         del sys.modules[name]
     with suppress(metadata.PackageNotFoundError):
         note(f"azureml-core {metadata.version('azureml-core')} is installed here, and not used: `azureml` is repro's")
-    from repro_est.api.run import Run
-    from repro_est.inside.run import Run as Inside
-
-    Run.get_submitted_run = staticmethod(Run.get_context)  # type: ignore[attr-defined]  # its oldest name
-    refusals_of_scripts.lend(Inside, "azureml.core.run.Run")
+    _lend_to_scripts()
     finder = Finder(SURFACE, refusals, unknown)
     for name, place in _MEMBERS.items():
         module, _, attribute = place.partition(":")
         refusals.lend(getattr(import_module(module), attribute), name)
     finder.install()
     return finder
+
+
+def _lend_to_scripts() -> None:
+    """Gives what this process is itself, as a script that is not submitted, to old code as it expects it."""
+    from repro_est.api.run import Run
+    from repro_est.azureml.workspace import Workspace
+    from repro_est.inside import run as inside
+
+    Run.get_submitted_run = staticmethod(Run.get_context)  # type: ignore[attr-defined]  # its oldest name
+    inside.Workspace.__getattr__ = lambda self, name: getattr(Workspace(), name)  # type: ignore[attr-defined]
+    refusals_of_scripts.lend(inside.Run, "azureml.core.run.Run")

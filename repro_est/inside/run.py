@@ -223,12 +223,16 @@ class Run:
     def get_secret(self, name: str) -> str:
         """Returns the value of a declared secret.
 
+        Args:
+            name: of the variable; one that no variable can have, such as `db-password`, is that of `DB_PASSWORD`.
+
         Raises:
             KeyError: the recipe does not declare it.
         """
-        if name not in self._context.secrets and not self._context.offline:
-            raise KeyError(f'secret {name!r}: not declared; write secrets = ["{name}"] into the recipe')
-        return os.environ[name]
+        variable = name.replace("-", "_").upper() if "-" in name else name
+        if variable not in self._context.secrets and not self._context.offline:
+            raise KeyError(f'secret {name!r}: not declared; write secrets = ["{variable}"] into the recipe')
+        return os.environ[variable]
 
     def get_secrets(self, secrets: Iterable[str]) -> dict[str, str]:
         """Returns the values of several secrets by name."""

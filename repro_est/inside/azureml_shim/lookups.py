@@ -46,8 +46,13 @@ class Login:
     def __init__(self, *arguments: object, **keywords: object) -> None: ...
 
 
-class OfflineRun:
-    """What Azure's SDK gave a script that was not submitted; here no object is one."""
+class _IsOffline(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, Run) and instance._context.offline
+
+
+class OfflineRun(metaclass=_IsOffline):
+    """What Azure's SDK gave a script that was not submitted: the run of one that `repro` did not start."""
 
 
 def set_diagnostics_collection(*arguments: object, **keywords: object) -> None:

@@ -10,6 +10,8 @@ same table serves scripts inside runs and those that submit them; docs/migrate-f
 
 from __future__ import annotations
 
+import difflib
+
 TYPE_CHECKING = False  # mypy takes it for typing's, which takes 5 ms to import
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +22,7 @@ _SWEEP = "no sweeps yet: submit Estimator(script_params={...}) in a loop; what h
 _MACHINE = "machines are not made here: name yours in inventory.toml and take compute_target=NAME"
 _FILES = "data is files here: bring them into a directory, and take Dataset.File.from_files(DIRECTORY)"
 _STORE = "a datastore is a directory here: fetch the data, then Datastore(NAME, DIRECTORY) or Dataset.File.from_files"
+_PANDAS = "to_pandas_dataframe() gives a DataFrame, which does it"
 _CACHE = "every run is kept with its source, lock and inputs; `repro run HASH` does it again"
 _OWN_PACKAGE = "put the package that does it into pip_packages, and call it in the script"
 _PRIVATE = "is private to Azure's SDK; take what azureml.core offers in public"
@@ -94,6 +97,9 @@ REFUSED: dict[str, str] = {
     "azureml.core.workspace.Workspace.service_context": _PRIVATE,
     "azureml.core.workspace.Workspace.sync_keys": "no service, no keys",
     "azureml.core.workspace.Workspace.set_default_datastore": "paths of datasets are relative to the project",
+    "azureml.core.dataset.Dataset.auto_read_files": _FILES,
+    "azureml.core.dataset.Dataset.from_delimited_files": "Dataset.Tabular.from_delimited_files is its later name",
+    "azureml.core.dataset.Dataset.get_by_id": "get_by_name has those of datasets.toml",
     "azureml.core.dataset.Dataset.Tabular.from_sql_query": _FILES,
     "azureml.core.dataset.Dataset.Tabular.from_parquet_files": _FILES,
     "azureml.core.dataset.Dataset.Tabular.from_json_lines_files": _FILES,
@@ -101,6 +107,26 @@ REFUSED: dict[str, str] = {
     "azureml.core.dataset.Dataset.Tabular.register_dask_dataframe": _FILES,
     "azureml.core.dataset.Dataset.Tabular.register_spark_dataframe": _FILES,
     "azureml.core.dataset.Dataset.File.upload_directory": _FILES,
+    "azureml.data.FileDataset.download": "its files are where they are: Datastore.download, or an input as_download()",
+    "azureml.data.FileDataset.mount": "its files are where they are; in a run: an input as_mount()",
+    "azureml.data.FileDataset.random_split": "a split is a step of the script, or a recipe of its own",
+    "azureml.data.FileDataset.unregister": "take its lines out of datasets.toml",
+    "azureml.data.TabularDataset.drop_columns": _PANDAS,
+    "azureml.data.TabularDataset.filter": _PANDAS,
+    "azureml.data.TabularDataset.keep_columns": _PANDAS,
+    "azureml.data.TabularDataset.random_split": _PANDAS,
+    "azureml.data.TabularDataset.sample": _PANDAS,
+    "azureml.data.TabularDataset.skip": _PANDAS,
+    "azureml.data.TabularDataset.take": _PANDAS,
+    "azureml.data.TabularDataset.time_after": _PANDAS,
+    "azureml.data.TabularDataset.time_before": _PANDAS,
+    "azureml.data.TabularDataset.time_between": _PANDAS,
+    "azureml.data.TabularDataset.time_recent": _PANDAS,
+    "azureml.data.TabularDataset.to_csv_files": _PANDAS,
+    "azureml.data.TabularDataset.to_dask_dataframe": _PANDAS,
+    "azureml.data.TabularDataset.to_parquet_files": _PANDAS,
+    "azureml.data.TabularDataset.to_spark_dataframe": _PANDAS,
+    "azureml.data.TabularDataset.with_timestamp_columns": _PANDAS,
     "azureml.core.datastore.Datastore.register_azure_blob_container": _STORE,
     "azureml.core.datastore.Datastore.register_azure_file_share": _STORE,
     "azureml.core.datastore.Datastore.register_azure_data_lake": _STORE,
@@ -116,9 +142,6 @@ REFUSED: dict[str, str] = {
     "azureml.core.experiment.Experiment.from_directory": _CACHE,
     "azureml.core.experiment.Experiment.get_docs_url": "docs/migrate-from-azureml.md",
     "azureml.core.experiment.Experiment.reactivate": "an experiment is a name that runs have; `repro ls` filters by it",
-    "azureml.core.environment.Environment.build": "`repro env build RECIPE` makes it; a run makes it when needed",
-    "azureml.core.environment.Environment.build_local": "`repro env build RECIPE` makes it; a run makes it when needed",
-    "azureml.core.environment.Environment.add_private_pip_wheel": "[environment] find_links = [DIRECTORY], in a recipe",
     "azureml.core.environment.Environment.from_docker_build_context": "from_dockerfile takes a directory, too",
     "azureml.core.environment.Environment.get_image_details": "`repro image show RECIPE`",
     "azureml.train.estimator.Estimator.conda_dependencies": "an estimator is checked when it is made; say it there",
@@ -171,11 +194,27 @@ class Refusals:
         return Placeholder(name, self)
 
     def lend(self, owner: type, name: str) -> None:
-        """Lets a class refuse, by name, what the SDK's class of that dotted name had and it has not."""
+        """Lets a class refuse, by name, what the SDK's class of that dotted name had and it has not.
+
+        What is in no table is refused as well, with the nearest name that there is.
+        """
         for entry in self._table:
             prefix, _, member = entry.rpartition(".")
             if prefix == name and not hasattr(owner, member):
                 setattr(owner, member, _Member(entry, self))
+
+        def missing(instance: object, attribute: str) -> object:
+            if attribute.startswith("_"):
+                raise AttributeError(attribute)
+            if self.reason(f"{name}.{attribute}"):  # an AttributeError of a member comes here as well
+                raise self.error(f"{name}.{attribute}")
+            known = [item for item in dir(owner) if not item.startswith("_")]
+            near = difflib.get_close_matches(attribute, known, n=1, cutoff=0.7)
+            hint = f"did you mean {near[0]}?" if near else "docs/migrate-from-azureml.md lists what there is"
+            raise self._error(f"{name}.{attribute}", hint)
+
+        if not hasattr(owner, "__getattr__"):
+            owner.__getattr__ = missing  # type: ignore[attr-defined]
 
 
 class Placeholder:
