@@ -97,7 +97,7 @@ class Context:
         self.offline = not run
         self.rank = int(variables.get("REPRO_RANK") or "0")
         self.writes = every_rank or self.rank == 0
-        self.experiment = Experiment(variables.get("REPRO_EXPERIMENT", ""))
+        self.experiment = Experiment(variables.get("REPRO_EXPERIMENT", "repro"))
         self.secrets = tuple(filter(None, variables.get("REPRO_SECRETS", "").split(",")))
         self.inputs = Inputs((name[len(_INPUT) :], path) for name, path in variables.items() if name.startswith(_INPUT))
         if run:
@@ -165,7 +165,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return self._name or self._context.experiment.name
+        return self._name if self._child else self._name or self._context.experiment.name
 
     display_name = name
 

@@ -39,7 +39,7 @@ ok("status", run.status == "Running")
 ok("get_status", run.get_status() == "Running")
 ok("get_detailed_status", run.get_detailed_status()["status"] == "Running")
 ok("get_details", run.get_details()["runId"] == run.id)
-ok("experiment", run.experiment.name == "every-method")
+ok("experiment", run.experiment.name == "repro")
 ok("get_environment", run.get_environment().packages["tinylearn"] == tinylearn.VERSION)
 ok("start", run.start() is None)
 
