@@ -308,6 +308,7 @@ def test_torn_and_unknown_lines_are_skipped(tmp_path: Path) -> None:
         "{}",
         "7",
         '["m","a",2,null,0.0]',
+        "[" * 100_000 + "]" * 100_000,
         '["m","a",3',
     ]
     (tmp_path / "run.jsonl").write_text("\n".join(lines))

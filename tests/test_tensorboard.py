@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from repro_est.errors import ReproError
 from repro_est.inside.history import History
 from repro_est.portal.events import MOST, EventFile
 from repro_est.portal.logdir import LogDirectory
@@ -69,7 +70,7 @@ def until(promise: Callable[[], Any]) -> Any:
     while True:
         try:
             found = promise()
-        except (OSError, ValueError):
+        except (OSError, ValueError, ReproError):
             found = None
         if found or time.monotonic() > end:
             return found
@@ -224,12 +225,13 @@ while not os.path.exists({str(flag)!r}):
     )
     from repro_est.cli.main import main
 
+    store = workshop.store
     worker = threading.Thread(target=main, args=(["run", recipe, "-q"],))
     worker.start()
     (tmp_path / "board").mkdir()
     try:
-        run = until(lambda: next(iter((workshop.root / "cache" / "runs").iterdir())).name)
-        shown = LogDirectory(tmp_path / "board", [run], workshop.store)
+        run = until(lambda: Runs(store.layout).resolve("@"))
+        shown = LogDirectory(tmp_path / "board", [run], store)
         name = f"job-{run[:12]}"
         place = tmp_path / "board" / name
         assert until(lambda: shown.refresh() == [name] and (place / "rank-1").exists()), list(place.rglob("*"))

@@ -157,7 +157,7 @@ def _complete_lines(path: str, start: int = 0) -> bytes:
 
 
 def _parse(data: bytes) -> list[list[Any]]:
-    with _no_collection(), contextlib.suppress(ValueError):
+    with _no_collection(), contextlib.suppress(ValueError, RecursionError):
         found = json.loads(b"[" + data[:-1].replace(b"\n", b",") + b"]")
         return [
             event
@@ -183,7 +183,7 @@ def _no_collection() -> Iterator[None]:
 def _parsed(line: bytes) -> list[Any] | None:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return event if _is_event(event) else None
 

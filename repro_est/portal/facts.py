@@ -21,7 +21,7 @@ from repro_est.plan import Plan, load_plan
 from repro_est.portal.logged import Cell, Logged, Picture, read_logged
 from repro_est.portal.tail import Tail, tail
 from repro_est.store.layout import LIVE
-from repro_est.store.models import Model, Models
+from repro_est.store.models import Model
 from repro_est.store.notes import read_notes
 from repro_est.store.records import AttemptRecord, Result, Status
 from repro_est.store.runs import Runs
@@ -172,7 +172,7 @@ def collect_facts(run: RunHash, store: Store) -> RunFacts:
     logged = base.logged()
     outputs, log_files = base.files(OUTPUTS), base.files(LOGS)
     own = next((item for item in logged if not item.child), Logged())
-    notes, recorded = read_notes(store.layout, run), plan.recorded
+    notes, recorded, found = read_notes(store.layout, run), plan.recorded, lineage(run, store)
     facts = RunFacts(
         plan=plan,
         status=_status(result, attempts),
@@ -185,14 +185,14 @@ def collect_facts(run: RunHash, store: Store) -> RunFacts:
         log_files=log_files,
         logs=base.logs(log_files),
         images=base.images(_pictures(logged, outputs), outputs),
-        models=tuple(model for model in Models(store.layout).all() if model.run == run),
+        models=found.models.get(run, ()),
         source=_source(plan, store),
         script=_script(plan, store),
         tags={**notes.over(recorded.tags), **(own.tags if base.is_live else {})},
         properties={**(own.properties if base.is_live else {}), **notes.properties},
         experiments=tuple(dict.fromkeys([*filter(None, [recorded.experiment_name]), *notes.experiments])),
         title=notes.name or recorded.name,
-        lineage=lineage(run, store),
+        lineage=found,
         secrets=tuple(secrets) if base.is_live else (),
     )
     return replace(facts, pages=frozenset(other for other in facts.linked if store.layout.page(other).is_file()))

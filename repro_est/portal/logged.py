@@ -6,7 +6,6 @@ cannot be shown is left out, and nothing here fails because of it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
@@ -18,7 +17,6 @@ from repro_est.inside.history import History, read
 from repro_est.inside.record import file_name
 from repro_est.portal.series import Series
 
-_CHILD = re.compile("[0-9]+")
 Cell = float | int | bool | str | None
 _CELL = (float, int, str, NoneType)
 _NUMBER = (float, int)
@@ -96,7 +94,7 @@ def read_logged(logs: Path) -> tuple[Logged, ...]:
     """Returns every record below a `logs` directory: each rank's, then those of its children."""
     found: list[Logged] = []
     for rank, directory in _ranks(logs):
-        found += _records(directory, rank, "", "")
+        found += _records(directory, rank)
     return tuple(found)
 
 
@@ -122,15 +120,23 @@ def _ranks(logs: Path) -> list[tuple[int, Path]]:
     return sorted((int(rank), path) for rank, path in found if rank.isdecimal())
 
 
-def _records(directory: Path, rank: int, child: str, name: str) -> Iterator[Logged]:
-    path = directory / file_name(child)
-    if not path.is_file():
-        return
-    history = read(str(path))
-    yield logged(history, rank=rank, child=child, name=name)
-    for below, called in dict(history.children).items():
-        if _CHILD.fullmatch(below.removeprefix(f"{child}.") if child else below):
-            yield from _records(directory, rank, below, str(called))
+def _records(directory: Path, rank: int) -> Iterator[Logged]:
+    """A rank's own record, and those of the children that are named in records above them."""
+    waiting = [("", "")]
+    while waiting:
+        child, name = waiting.pop()
+        path = directory / file_name(child)
+        if not path.is_file():
+            continue
+        history = read(str(path))
+        yield logged(history, rank=rank, child=child, name=name)
+        below = list(dict(history.children).items())
+        start = f"{child}." if child else ""
+        waiting += [(item, str(called)) for item, called in reversed(below) if _is_child(item.removeprefix(start))]
+
+
+def _is_child(number: str) -> bool:
+    return number.isdecimal() and number.isascii()
 
 
 def logged(history: History, *, rank: int = 0, child: str = "", name: str = "") -> Logged:
