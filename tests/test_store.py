@@ -53,6 +53,12 @@ def test_a_directory_that_is_no_store_is_refused(tmp_path: Path) -> None:
         Store.open(tmp_path)
 
 
+@pytest.mark.parametrize("name", [".format.77.0a1b2c3d.tmp", "index.db-journal"])
+def test_a_store_that_somebody_else_makes_at_this_moment_is_one(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    assert Store.open(tmp_path).layout.format_file.read_text() == "1\n"
+
+
 def test_nothing_is_visible_before_publish_and_nothing_stays_without_it(store: Store) -> None:
     with store.batch() as batch:
         batch.put(b"abc", xxh3_hex(b"abc"))

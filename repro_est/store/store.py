@@ -27,6 +27,8 @@ from repro_est.store.trees import Entry, Kind, Tree, parse_manifest
 
 STORE_FORMAT = 1
 _IGNORED_IN_EMPTY = {"README.md", ".gitignore", "lost+found"}
+_OF_ANOTHER = (".format.", "index.db-")
+"""Temporary names of somebody who makes the same store at this moment."""
 
 
 class Store:
@@ -73,7 +75,7 @@ class Store:
         root = self.layout.root
         with writing(root):
             root.mkdir(parents=True, exist_ok=True)
-            foreign = set(os.listdir(root)) - _IGNORED_IN_EMPTY
+            foreign = {name for name in os.listdir(root) if not name.startswith(_OF_ANOTHER)} - _IGNORED_IN_EMPTY
             if foreign and not foreign <= {*DIRECTORIES, "format", "index.db"}:
                 raise StoreError(
                     f"{root}: is not a store, it holds `{min(foreign)}`", hint="set REPRO_STORE to an empty directory"
