@@ -6,6 +6,8 @@ import base64
 import contextlib
 import math
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 
 from repro_est.api.display import run_html
 from repro_est.cli.main import main
+from repro_est.errors import ReproError
 from repro_est.portal.facts import MAX_IMAGES, collect_facts
 from repro_est.portal.logged import Logged, Shape, read_logged
 from repro_est.portal.markup import Markup, element, escaped, link
@@ -235,6 +238,34 @@ Run.get_context().tag("phase", "warm-up")
         for word in ("running", "0.125", "warm-up", "outputs/ready", "being written"):
             assert word in text
     assert "completed" in Reader(page_of(workshop)).text
+
+
+def test_a_run_of_several_ranks_that_goes_on_is_asked_for_what_it_logged(workshop: Workshop) -> None:
+    flag, store = workshop.root / "go", workshop.store
+    script = f"""
+import os, time
+from repro_est import Run
+Run.get_context(every_rank=True).log("loss", 5 / 8)
+while not os.path.exists({str(flag)!r}):
+    time.sleep(0.02)
+"""
+    recipe = workshop.recipe(script, estimator='process_count_per_node = 2\ndistributed_training = "torch"\n')
+    worker = threading.Thread(target=main, args=(["run", recipe, "-q"],))
+    worker.start()
+    try:
+        until, text = time.monotonic() + 60, ""
+        while "0.625" not in text and time.monotonic() < until:
+            time.sleep(0.2)
+            with contextlib.suppress(ReproError):  # no run yet
+                run = Runs(store.layout).resolve("@")
+                subprocess.run([sys.executable, "-m", "repro_est", "page", run], cwd=workshop.root, check=True)
+                text = store.layout.page(run).read_text()
+        assert "0.625" in text
+        assert "running" in text
+    finally:
+        flag.touch()
+        worker.join()
+    assert not (store.layout.attempt(run, 1) / "live").exists()
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -11,8 +11,12 @@ from pathlib import Path
 
 from repro_est.cli.common import add_run, open_store
 from repro_est.console import Console
+from repro_est.digest import RunHash
 from repro_est.errors import InfrastructureError, UsageError
+from repro_est.outputs import LOGS
+from repro_est.store.layout import LIVE
 from repro_est.store.runs import Runs
+from repro_est.store.store import Store
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +29,11 @@ def execute(arguments: argparse.Namespace) -> int:
     from repro_est.portal.page import write_page
 
     _, store = open_store()
-    run = Runs(store.layout).resolve(arguments.run)
-    url = write_page(run, store, _destination(arguments.output) if arguments.output else None).as_uri()
-    Console().out(url)
+    console, run = Console(), Runs(store.layout).resolve(arguments.run)
+    destination = _destination(arguments.output) if arguments.output else None
+    _bring(run, store, console)
+    url = write_page(run, store, destination).as_uri()
+    console.out(url)
     if arguments.open:
         _open(url)
     return 0
@@ -40,6 +46,23 @@ def _destination(output: str) -> Path:
     if not path.parent.is_dir():
         raise UsageError(f"{output}: there is no directory {path.parent}")
     return path
+
+
+def _bring(run: RunHash, store: Store, console: Console) -> None:
+    """Fetches what a run that goes on at hosts has logged so far; a host that does not answer is a warning."""
+    number = Runs(store.layout).at_hosts(run)
+    if number is None:
+        return
+    from repro_est.launch.handle import read_handle
+    from repro_est.launch.peek import bring_logs
+
+    attempt = store.layout.attempt(run, number)
+    handle = read_handle(attempt)
+    if handle is not None:
+        try:
+            bring_logs(handle, attempt / LIVE / LOGS)
+        except InfrastructureError as error:
+            console.warning(f"{error.message}; the page has what was fetched before")
 
 
 def _open(url: str) -> None:
