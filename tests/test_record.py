@@ -387,6 +387,38 @@ def test_run_fail_makes_a_failure_whatever_the_exit_code(workshop: Workshop) -> 
     assert "it called run.fail: 7: diverged" in done.err
 
 
+def test_a_script_that_logs_numbers_does_not_wait_for_json(tmp_path: Path) -> None:
+    unpack(tmp_path / "modules", azureml=False)
+    code = (
+        "import sys; from repro_est import Run; Run.get_context().log('a', 1.5, step=1); print('json' in sys.modules)"
+    )
+    variables = {"PYTHONPATH": str(tmp_path / "modules")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "\x7f", "Größe", "\u2028", "", "a b/c.d"])
+def test_any_text_can_be_a_name(run: Run, name: str) -> None:
+    run.log(name, 1)
+    run.log_list("l", [name])
+    assert run.get_metrics() == {name: 1, "l": [name]}
+
+
+@pytest.mark.parametrize("size", [1, 40, 1 << 20])
+def test_a_record_is_read_the_same_in_pieces_of_any_size(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    for value in range(100):
+        run.log("m", value)
+        run.log_list("l", ["x" * value])
+    with open(tmp_path / "logs/rank-0/run.jsonl", "a") as file:
+        file.write('["m","m",100')  # being written
+    monkeypatch.setattr("repro_est.inside.history._PIECE", size)
+    found = run.get_metrics()
+    assert found["m"] == list(range(100))
+    assert found["l"] == ["x" * value for value in range(100)]
+
+
 def test_what_repro_brings_comes_after_a_recipes_own_python_path(workshop: Workshop) -> None:
     workshop.write("job/lib/mine.py", "X = 1\n")
     recipe = workshop.recipe(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
+_PIECE = 1 << 20
 _METRICS = ("m", "list", "row", "table", "image", "object")
 _FIELDS = {
     "m": 5, "list": 5, "row": 5, "table": 5, "image": 5, "object": 6, "param": 4, "tag": 4, "property": 4, "child": 4,
@@ -108,24 +109,28 @@ class Growing:
 
     def look(self) -> History:
         """Returns what the record says by now; the same object each time."""
-        data = _complete_lines(self._path, self._size)
-        self._size += len(data)
-        self._history.add(_parse(data))
+        self._size = _take_in(self._history, self._path, self._size)
         return self._history
 
 
 def read(path: str) -> History:
     """Reads one record; a file that is not there is an empty one."""
     history = History()
-    history.add(events(path))
+    _take_in(history, path)
     return history
+
+
+def view(path: str, name: str | None = None) -> dict[str, Any]:
+    """Returns the metrics of one record as `History.view` does: a million points in less than a second."""
+    with _no_collection():
+        return read(path).view(name)
 
 
 def read_run(logs: str, child: str = "") -> History:
     """Reads the records of all ranks below a `logs` directory as one: rank 0 first."""
     history = History()
     for path in records(logs, child):
-        history.add(events(path))
+        _take_in(history, path)
     return history
 
 
@@ -141,23 +146,31 @@ def records(logs: str, child: str = "") -> Iterator[str]:
             yield path
 
 
-def events(path: str) -> list[list[Any]]:
-    """Returns the lines of a record: all at once, a million in half a second, or one by one if some are torn."""
-    return _parse(_complete_lines(path))
+def _take_in(history: History, path: str, start: int = 0) -> int:
+    """Adds the complete lines from a place in a record on; returns where they end."""
+    with _no_collection():
+        for lines in _pieces(path, start):
+            history.add(_parse(lines))
+            start += len(lines)
+    return start
 
 
-def _complete_lines(path: str, start: int = 0) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            file.seek(start)
-            data = file.read()
-    except OSError:
-        return b""
-    return data[: data.rfind(b"\n") + 1]  # what comes after is being written
+def _pieces(path: str, start: int) -> Iterator[bytes]:
+    """Yields complete lines, a megabyte at a time: they are sorted while the processor's cache has them."""
+    rest = b""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        file.seek(start)
+        while data := file.read(_PIECE):
+            data = rest + data
+            end = data.rfind(b"\n") + 1
+            rest = data[end:]  # the last of it may be being written
+            if end:
+                yield data[:end]
 
 
 def _parse(data: bytes) -> list[list[Any]]:
-    with _no_collection(), contextlib.suppress(ValueError, RecursionError):
+    """Returns lines, all at once, or one by one where some are torn."""
+    with contextlib.suppress(ValueError, RecursionError):
         found = json.loads(b"[" + data[:-1].replace(b"\n", b",") + b"]")
         return [
             event

@@ -320,7 +320,9 @@ class Run:
         Args:
             recursive: with the metrics of child runs, by their ids.
         """
-        found = self._history().view(name)
+        from repro_est.inside.history import view
+
+        found = view(self._record.path, name)
         return (
             {**found, **{child.id: child.get_metrics(name, recursive=True) for child in self.get_children()}}
             if recursive
