@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 from typing import NamedTuple
 
 from repro_est import __version__
@@ -21,7 +22,7 @@ from repro_est.store.guard import FULL
 
 
 class Verb(NamedTuple):
-    """A verb, the group it is listed in, and one line of help. Its module is `repro_est.cli.<name>`.
+    """A verb, the group it is listed in, and one line of help.
 
     Args:
         needs_store: it only looks at a store that is there, and must not make one.
@@ -32,6 +33,11 @@ class Verb(NamedTuple):
     help: str
     needs_store: bool = False
 
+    @property
+    def module(self) -> str:
+        """The module of a verb: of its name, with `_` after a word of Python."""
+        return f"repro_est.cli.{self.name}_" if iskeyword(self.name) else f"repro_est.cli.{self.name}"
+
 
 VERBS = (
     Verb("run", "Work", "run a recipe, or return the run that already has its hash"),
@@ -41,6 +47,7 @@ VERBS = (
     Verb("lock", "Work", "pin everything a recipe depends on; `--check` without network"),
     Verb("check", "Work", "validate a recipe without running it"),
     Verb("model", "Work", "register, promote, trace and download models"),
+    Verb("import", "Work", "make a recipe of Azure ML code, a .runconfig, conda.yaml or MLproject"),
     Verb("ls", "Look", "list runs, newest first"),
     Verb("ps", "Look", "list the runs that go on, here and at hosts", needs_store=True),
     Verb("show", "Look", "one run: status, metrics, outputs, what identifies it", needs_store=True),
@@ -125,7 +132,7 @@ def _dispatch(words: list[str]) -> int:
     if verb is None:
         _unknown(words[0])
         return 2
-    module = import_module(f"repro_est.cli.{verb.name}")
+    module = import_module(verb.module)
     parser = argparse.ArgumentParser(
         prog=f"repro {verb.name}",
         description=module.__doc__,
@@ -166,6 +173,6 @@ def full_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version")
     verbs = parser.add_subparsers(dest="verb")
     for verb in VERBS:
-        module = import_module(f"repro_est.cli.{verb.name}")
+        module = import_module(verb.module)
         module.configure(verbs.add_parser(verb.name, help=verb.help.replace("%", "%%")))
     return parser

@@ -55,7 +55,7 @@ def requirement_files(recipe: Recipe) -> tuple[Path, ...]:
         if path in found or not path.is_file():
             continue
         found.add(path)
-        lines = _logical_lines(path.read_text("utf-8-sig", "replace"))
+        lines = logical_lines(path.read_text("utf-8-sig", "replace"))
         pending += [path.parent / nested for _, line in lines if (nested := _nested(line)[1])]
     return tuple(sorted(found))
 
@@ -68,7 +68,7 @@ def _file_lines(path: Path, problems: list[Problem], *, constraint: bool, seen: 
     except (OSError, UnicodeDecodeError) as error:
         problems.append(Problem(str(path), None, "", f"cannot be read: {error}"))
         return
-    for number, line in _logical_lines(text):
+    for number, line in logical_lines(text):
         option, nested = _nested(line)
         if nested:
             limits = constraint or option in ("-c", "--constraint")
@@ -81,7 +81,7 @@ def _file_lines(path: Path, problems: list[Problem], *, constraint: bool, seen: 
             yield f"{CONSTRAINT}{line}" if constraint else line
 
 
-def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
+def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Lines without comments, those that end in a backslash joined; with the number of their first line."""
     pending, first = "", 0
     for number, raw in enumerate(text.splitlines(), 1):

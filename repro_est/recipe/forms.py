@@ -1,5 +1,5 @@
 """Texts in a recipe that have a form of their own: requirements (PEP 508), Python versions (PEP 440), dates (RFC 3339),
-and addresses that hold a credential.
+addresses that hold a credential, and names of secrets.
 
 A pattern lets the usual ones pass; only what it does not know is given to packaging, which takes 20 ms to import, so
 that a hit does not pay for it.
@@ -18,6 +18,8 @@ _CLAUSE = rf"(?:(?:<=|>=|<|>)\s*{_RELEASE}|(?:==|!=)\s*{_RELEASE}(?:\.\*)?|~=\s*
 _CLAUSES = rf"{_CLAUSE}(?:\s*,\s*{_CLAUSE})*"
 _REQUIREMENT = rf"{_NAME}\s*(?:\[\s*{_NAME}(?:\s*,\s*{_NAME})*\s*\])?\s*(?:{_CLAUSES})?"
 _PYTHON = rf"{_RELEASE}|{_CLAUSES}"
+_CONFIDENTIAL = r"(^|[^a-z])(token|secret|password|passwd|api[-_]?key|access[-_]?key)s?$"
+_HARMLESS = r"(max|num|n|new|min)[-_]?(new[-_]?)?tokens?$"
 _DATE = r"([0-9]{4}-[0-9]{2}-[0-9]{2})(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2}))?"
 
 
@@ -54,6 +56,11 @@ def credential(text: str) -> str | None:
 def without_addresses(text: str) -> str:
     """Returns a text as it may be shown: of its addresses only what they start with."""
     return re.sub(r"://\S*", "://...", text)
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a flag or a variable of this name holds what no file should."""
+    return bool(re.search(_CONFIDENTIAL, name, re.IGNORECASE)) and not re.search(_HARMLESS, name, re.IGNORECASE)
 
 
 def is_python(text: str) -> bool:

@@ -18,7 +18,7 @@ from repro_est.errors import Problem, RecipeError
 from repro_est.layout import Layout
 from repro_est.recipe.arguments import parameter, word
 from repro_est.recipe.distributed import read_layout
-from repro_est.recipe.forms import NETRC, credential, is_date, is_python, without_addresses
+from repro_est.recipe.forms import NETRC, credential, is_date, is_python, looks_secret, without_addresses
 from repro_est.recipe.layers import Layer, Path_, document_layers, override_layer, recipe_layers
 from repro_est.recipe.notebook import is_notebook, parameter_name, read_notebook
 from repro_est.recipe.schema import LATER_TABLES, TABLES, Key, Type, keys_of
@@ -63,8 +63,6 @@ _DEFINED = (
 _RESUME, _RESUME_FLAG = "resume_from", "--resume-from"
 """The input and the flag that `resume_from` becomes."""
 _HEX64 = r"[0-9a-f]{64}"
-_LOOKS_CONFIDENTIAL = r"(^|[^a-z])(token|secret|password|passwd|api[-_]?key|access[-_]?key)s?$"
-_LOOKS_HARMLESS = r"(max|num|n|new|min)[-_]?(new[-_]?)?tokens?$"
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
@@ -697,13 +695,13 @@ class _Reader:
                 self._problem(("secrets",), f"got {name!r}, expected the name of an environment variable")
         hint = 'write secrets = ["NAME"]: the script gets the variable, and no file of repro its value'
         for param in estimator.script_params:
-            if param.words and _looks_secret(param.name.lstrip("-")):
+            if param.words and looks_secret(param.name.lstrip("-")):
                 self._problem(("estimator", "script_params", param.name), "looks like a secret with its value", hint)
         for name, value in estimator.environment_variables:
             place = ("estimator", "environment_variables", name)
             if name in secrets:
                 self._problem(place, "is declared in `secrets` too, expected one of the two")
-            elif value and _looks_secret(name):
+            elif value and looks_secret(name):
                 self._problem(place, "looks like a secret with its value", hint)
 
 
@@ -714,12 +712,6 @@ def _may_name_an_output(pattern: str) -> bool:
     is_glob = start != path
     below = start.startswith("outputs/") or (is_glob and "outputs/".startswith(start))
     return os.path.normpath(path) == path and (below or path == "outputs")
-
-
-def _looks_secret(name: str) -> bool:
-    return bool(re.search(_LOOKS_CONFIDENTIAL, name, re.IGNORECASE)) and not re.search(
-        _LOOKS_HARMLESS, name, re.IGNORECASE
-    )
 
 
 def _type_problem(expected: Type, value: Any) -> str | None:

@@ -1,0 +1,2 @@
+import torchvision
+import mpi4py
