@@ -64,11 +64,16 @@ def sync_filesystem(path: Path) -> None:
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replaces `path` by `data` so that a reader, a crash or a power cut sees the old or the new file.
 
-    Temporary name in the same directory, fsync, rename, fsync of the directory.
+    Temporary name in the same directory, fsync, rename, fsync of the directory. What is no file but a device or a
+    pipe, `/dev/null` or `/dev/stdout`, is written to as it is.
 
     Raises:
         OSError: as the system said; the old file is then still there.
     """
+    if _is_device_or_pipe(path):
+        with open(path, "wb") as file:
+            file.write(data)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
@@ -81,6 +86,14 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         temporary.unlink(missing_ok=True)
         raise
     fsync_directory(path.parent)
+
+
+def _is_device_or_pipe(path: Path) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISBLK(mode)
 
 
 def copy_file(source: Path, destination: Path, *, mode: int) -> None:

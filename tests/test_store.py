@@ -14,6 +14,7 @@ import pytest
 
 from repro_est.digest import Sha256, xxh3_hex
 from repro_est.errors import StoreError, VerificationError
+from repro_est.files import write_atomic
 from repro_est.store.blobs import digest_file
 from repro_est.store.packs import PACK_FROM, Packs
 from repro_est.store.scratch import claimed_directory, is_abandoned
@@ -284,3 +285,15 @@ def test_a_kill_while_packing_leaves_no_index_without_its_pack(store: Store) -> 
         for name, found in Packs(store.layout).entries():
             assert xxh3_hex(found.read()) == name
     assert len(list(Packs(store.layout).entries())) == PACK_FROM
+
+
+def test_a_device_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "null").symlink_to(os.devnull)
+    write_atomic(tmp_path / "null", b"x")
+    assert (tmp_path / "null").is_symlink()
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_atomic(tmp_path / "pipe", b"through")
+    assert os.read(reader, 10) == b"through"
+    assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+    os.close(reader)
