@@ -199,6 +199,7 @@ def test_what_is_made_of_constants_is_followed(tmp_path: Path, before: str, valu
 @pytest.mark.parametrize(
     ("before", "value"),
     [
+        ("n = 1\nn += 'x'", "n"),
         ("import sys", "sys.argv[1]"),
         ("import os", "os.environ['HOME']"),
         ("", "undefined"),
@@ -376,6 +377,26 @@ def test_a_sweep_and_a_pipeline_are_named_as_not_taken(tmp_path: Path) -> None:
 
 
 # ---- the verb
+
+
+def test_an_imported_recipe_runs_with_the_words_the_script_always_got(workshop: Workshop) -> None:
+    workshop.write("code/train.py", "import sys, json\njson.dump(sys.argv[1:], open('outputs/words.json', 'w'))\n")
+    workshop.write("data/a.csv", "1\n")
+    workshop.write(
+        "submit.py",
+        "from azureml.core import Dataset\nfrom azureml.train.estimator import Estimator\n"
+        "data = Dataset.File.from_files('data')\n"
+        "params = {'--data': data.as_named_input('d').as_mount(), '--lr': 0.5, '--v': '', '--l': [1, 2], '--on': True}\n"
+        "est = Estimator('code', entry_script='train.py', script_params=params, compute_target='cluster')\n",
+    )
+
+    assert workshop.repro("import", "submit.py", "-o", "recipes/job.toml").code == 0
+    workshop.run("recipes/job.toml")
+
+    assert workshop.repro("get", "@", "outputs/words.json", "words.json").code == 0
+    words = json.loads((workshop.root / "words.json").read_text())
+    assert words[0] == "--data"
+    assert words[2:] == ["--lr", "0.5", "--v", "--l", "1", "2", "--on", "True"]
 
 
 SEVERAL = "a = Estimator('.', entry_script='t.py')\nb = Estimator('.', entry_script='t.py', use_gpu=True)\n"

@@ -415,7 +415,10 @@ class Program:
         plain = isinstance(left, str | int | float) and isinstance(right, str | int | float | tuple)
         if function is None or not plain or not is_known(right) or _is_large(sign, left, right):
             return self._thing(node)
-        return function(left, right)
+        try:
+            return function(left, right)
+        except (TypeError, ValueError, ArithmeticError):
+            return self._thing(node)
 
     def _unary(self, node: ast.UnaryOp) -> Any:
         value = self.value(node.operand)

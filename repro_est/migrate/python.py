@@ -126,11 +126,16 @@ class _Reader:
         """Takes an argument out of what was given, as a plain value: what is not known is an Unknown."""
         return plain_value(self._given.pop(name, None))
 
+    def _take_text(self, name: str) -> str | Unknown | None:
+        """Takes an argument that names a file or a directory."""
+        value = self._given.pop(name, None)
+        return value if value is None or isinstance(value, str) else unknown_value(value)
+
     def _place(self, name: str) -> Place:
         return self._source.place(self._call.line_of(name))
 
     def _source_directory(self) -> Path:
-        value = self._take("source_directory")
+        value = self._take_text("source_directory")
         if not isinstance(value, Unknown):
             return self._base / (value or ".")
         name = str(plain_value(self._given.get("entry_script") or self._given.get("script")))
@@ -246,7 +251,7 @@ class _Reader:
         packages = Packages(self._draft, self._directory)
         for name, take in (("pip_packages", packages.pip), ("conda_packages", packages.conda)):
             self._package_list(name, take)
-        file = self._take("pip_requirements_file")
+        file = self._take_text("pip_requirements_file")
         if isinstance(file, Unknown):
             azure.put_unknown_packages(self._draft, file, self._place("pip_requirements_file"))
         elif file:
@@ -273,7 +278,7 @@ class _Reader:
             azure.put_unknown_packages(self._draft, Unknown(value.text), self._place(name))
 
     def _put_conda_file(self) -> bool:
-        file = self._take("conda_dependencies_file")
+        file = self._take_text("conda_dependencies_file")
         if isinstance(file, Unknown):
             azure.put_unknown_packages(self._draft, file, self._place("conda_dependencies_file"))
         elif file:
