@@ -363,6 +363,17 @@ def test_processes_keep_their_number_and_what_joins_them(
     assert draft.document["estimator"] == {"entry_script": "t.py", **estimator}
 
 
+def test_a_script_that_imports_azure_ml_gets_its_names(workshop: Workshop) -> None:
+    workshop.write("train.py", "from azureml.core.run import Run\n")
+    workshop.write("requirements.txt", "")
+
+    done = workshop.repro("import", "requirements.txt", "-o", "job.toml")
+
+    assert "changed: import azureml: the script gets repro's own names for it: [compat] azureml = true" in done.err
+    assert tomli.loads((workshop.root / "job.toml").read_text())["compat"] == {"azureml": True}
+    assert workshop.repro("check", "job.toml").code == 0
+
+
 def test_a_sweep_and_a_pipeline_are_named_as_not_taken(tmp_path: Path) -> None:
     draft = one(
         tmp_path,
