@@ -83,6 +83,7 @@ def test_what_a_script_logs_is_of_the_run(school: School) -> None:
         "assert found.data.metrics['loss'] == 1 / 3 and found.data.params == {'rate': '0.5', 'depth': '3'}\n"
         "assert found.data.tags['stage'] == 'dev' and found.info.status == 'RUNNING'\n"
         "assert len(mlflow.search_runs()) == 1\n"
+        "assert os.environ['MLFLOW_DISABLE_TELEMETRY'] == 'true'\n"
     )
     assert trained.shown["metrics"]["loss"] == 1 / 3
     record = trained.record()

@@ -199,6 +199,7 @@ def run_facts(plan: Plan, work: str, inputs: Mapping[str, str]) -> dict[str, str
         "REPRO_LOGS": f"{work}/logs",
         **({"REPRO_SECRETS": ",".join(plan.secrets)} if plan.secrets else {}),
         "MLFLOW_TRACKING_URI": "repro:",
+        "MLFLOW_DISABLE_TELEMETRY": "true",  # MLflow 3 tells its makers what a script does
         **{f"REPRO_INPUT_{name}": path for name, path in inputs.items()},
         **(_azureml_facts(plan, inputs) if plan.compat_azureml else {}),
     }
