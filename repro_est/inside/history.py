@@ -75,7 +75,8 @@ class History:
         Rows become a table of columns, an image its path, an object `{schema_type, data, ...}`.
         """
         names = self.metrics if name is None else [name] if name in self.metrics else []
-        return {key: _viewed(self.metrics[key]) for key in names}
+        with _no_collection():
+            return {key: _viewed(self.metrics[key]) for key in names}
 
     def scalars(self) -> dict[str, float]:
         """Returns the last number of each scalar."""
