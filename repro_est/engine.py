@@ -220,7 +220,9 @@ def locked(recipe: Recipe, store: Store, observer: Observer, *, relock: bool = F
         listed = "\n".join(f"  {reason}" for reason in reasons)
         raise LockError(
             f"{path}: does not satisfy {recipe.path.name}\n{listed}",
-            hint=f"repro lock {recipe.path}   (or `--relock` to do it as part of the run)",
+            hint=f"repro lock {recipe.path}   (or `--relock` to do it as part of the run)"
+            if recipe.files
+            else "relock=True makes it anew",  # said in Python, in no file
         )
     return write_lock(recipe, lock, store, observer)
 

@@ -434,3 +434,15 @@ def test_a_notebook_shows_a_table_with_a_link_to_the_page(job: Workshop) -> None
     assert "accuracy" in shown
     assert run.get_portal_url() in shown
     assert Path(run.get_portal_url().removeprefix("file://")).is_file()
+
+
+def test_a_stale_lock_is_made_anew_when_asked_to(job: Workshop, index: PackageIndex) -> None:
+    index.wheel("tiny", "1.0")
+    index.wheel("other", "1.0")
+    settings = {"index_url": index.url}
+    Estimator("job", entry_script="train.py", pip_packages=["tiny"], environment=settings).plan()
+    changed = Estimator("job", entry_script="train.py", pip_packages=["other"], environment=settings)
+    with pytest.raises(ReproError, match="relock=True"):
+        changed.plan()
+    changed.plan(relock=True)
+    Experiment("tests").submit(changed).wait_for_completion()
