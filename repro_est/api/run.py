@@ -9,31 +9,28 @@ from __future__ import annotations
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from repro_est.api.runfiles import RunFiles
 from repro_est.api.submission import State, follow, log_of, read_submission, state_of
 from repro_est.api.workspace import Workspace, workspace_or_default
 from repro_est.digest import RunHash, TreeHash
 from repro_est.errors import (
     InfrastructureError,
-    InputError,
     Interrupted,
     ReproError,
     ScriptFailed,
     TimedOut,
     UsageError,
 )
-from repro_est.inside.history import History, read_run
+from repro_est.inside.history import History
 from repro_est.outputs import LOGS, OUTPUTS
 from repro_est.plan import Plan
-from repro_est.store.layout import LIVE
 from repro_est.store.notes import NAME, PROPERTY, TAG, Notes, read_notes, write_notes
 from repro_est.store.records import AttemptRecord, Status
 from repro_est.store.runs import Runs
-from repro_est.store.trees import Entry
 
 if TYPE_CHECKING:
     from repro_est.api.experiment import Experiment
@@ -74,6 +71,7 @@ class Run:
         self._runs = Runs(self._layout)
         start, _, child = run_id.partition("/")
         self._hash: RunHash = self._runs.resolve(start)
+        self._files = RunFiles(self._hash, self.workspace.store)
         self._child = child.replace("/", ".")
         self._experiment, self._parent = experiment, parent
         self._plan: Plan | None = None
@@ -253,7 +251,7 @@ class Run:
             ],
             "outputDatasets": [],
             "runDefinition": dict(plan.document),
-            "logFiles": {name: str(path) for name, path in self._files(LOGS)},
+            "logFiles": {name: str(path) for name, path in self._files.paths(LOGS).items()},
             "submittedBy": attempt.facts.get("machine", {}).get("user", "") if attempt else "",
         }
         if state.status == "Failed" and attempt:
@@ -263,7 +261,9 @@ class Run:
     def get_details_with_logs(self) -> dict[str, Any]:
         """Returns the details, with the text of each log under `logFiles`."""
         details = self.get_details()
-        details["logFiles"] = {name: path.read_text("utf-8", "replace") for name, path in self._files(LOGS)}
+        details["logFiles"] = {
+            name: path.read_text("utf-8", "replace") for name, path in self._files.paths(LOGS).items()
+        }
         return details
 
     # ---- metrics
@@ -298,7 +298,7 @@ class Run:
 
     def get_file_names(self) -> Sequence[str]:
         """Returns the files of the run: `outputs/...` and `logs/...`."""
-        return [name for top in (OUTPUTS, LOGS) for name, _ in self._files(top)]
+        return self._files.names()
 
     def download_file(
         self, name: str, output_file_path: str | os.PathLike[str] | None = None, _validate_checksum: bool = True
@@ -313,11 +313,11 @@ class Run:
             InputError: no such file; what could be meant is named.
             VerificationError: the stored bytes are not what they are named for.
         """
-        found = self._find(name)
+        found = self._files.find(name)
         target = Path(output_file_path) if output_file_path is not None else Path(PurePosixPath(found).name)
         if target.is_dir():
             target = target / PurePosixPath(found).name
-        self._copy(found, target)
+        self._files.copy([found], [target])
         return str(target)
 
     def download_files(
@@ -341,9 +341,9 @@ class Run:
             raise UsageError(f"download_files: got {len(output_paths)} output_paths for {len(names)} files")
         base = Path(output_directory or ".")
         targets = output_paths or [name if append_prefix else name.removeprefix(start) for name in names]
-        for name, target in zip(names, targets, strict=True):
-            self._copy(name, base / target)
-        return [str(base / target) for target in targets]
+        paths = [base / target for target in targets]
+        self._files.copy(names, paths)
+        return [str(path) for path in paths]
 
     def get_all_logs(self, destination: str | os.PathLike[str] | None = None) -> Sequence[str]:
         """Copies all logs; returns where they are."""
@@ -504,80 +504,7 @@ class Run:
 
     def _history(self, child: str | None = None) -> History:
         """What the script recorded, by now."""
-        logs = self._directory(LOGS)
-        return read_run(str(logs), self._child if child is None else child) if logs is not None else History()
-
-    def _directory(self, top: str) -> Path | None:
-        """Where `outputs` or `logs` can be looked at: of the attempt that runs, else of the one that counts."""
-        attempt = self._state.attempt
-        if attempt is None:
-            return None
-        directory = self._layout.attempt(self._hash, attempt.number)
-        live = directory / LIVE / top
-        if top == LOGS and not attempt.status.is_terminal and not (directory / LIVE).is_symlink():
-            self._bring_logs(directory, live)
-        return live if not attempt.status.is_terminal and live.is_dir() else directory / top
-
-    def _bring_logs(self, attempt: Path, live: Path) -> None:
-        """Fetches what a run on hosts has logged so far."""
-        from repro_est.launch.handle import read_handle
-        from repro_est.launch.peek import bring_logs
-
-        handle = read_handle(attempt)
-        if handle is None:
-            return
-        try:
-            bring_logs(handle, live)
-        except InfrastructureError as error:  # then what was brought before is shown
-            warnings.warn(error.message, stacklevel=2)
-
-    def _files(self, top: str) -> Iterator[tuple[str, Path]]:
-        root = self._directory(top)
-        if root is None:
-            return
-        paths = (Path(directory, file) for directory, _, files in os.walk(root) for file in files)
-        yield from sorted((f"{top}/{path.relative_to(root).as_posix()}", path) for path in paths)
-
-    def _find(self, name: str) -> str:
-        """Returns the whole name of a file of the run."""
-        plain = PurePosixPath(name)
-        if plain.is_absolute() or ".." in plain.parts:
-            raise InputError(f"run {self._hash[:12]}: got the name {name!r}, expected a path inside of the run")
-        there = self.get_file_names()
-        for candidate in (plain.as_posix(), f"{OUTPUTS}/{plain.as_posix()}"):
-            if candidate in there:
-                return candidate
-        import difflib
-
-        near = difflib.get_close_matches(name, there, n=1)
-        more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
-        raise InputError(
-            f"run {self._hash[:12]}: {name}: no such file, it has: {', '.join(there[:_SHOWN]) or 'none'}{more}",
-            hint=f"did you mean `{near[0]}`?" if near else None,
-        )
-
-    def _copy(self, name: str, target: Path) -> None:
-        """Copies a file: out of the store, where its digest is checked, or from where the script writes it just now."""
-        top, _, inside = name.partition("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        entry = self._entry(top, inside)
-        if entry is not None:
-            self.workspace.store.fetch_blob(entry, target, mode=0o755 if entry.kind == "x" else 0o644)
-            return
-        import shutil
-
-        root = self._directory(top)
-        assert root is not None
-        shutil.copyfile(root / inside, target)
-
-    def _entry(self, top: str, inside: str) -> Entry | None:
-        attempt = self._state.attempt
-        tree = (attempt.outputs if top == OUTPUTS else attempt.logs) if attempt else ""
-        if not tree:
-            return None
-        return next(
-            (entry for entry in self.workspace.store.read_tree(TreeHash(tree)).files() if entry.path == inside), None
-        )
+        return self._files.history(self._child if child is None else child)
 
     def _show(self, out: TextIO) -> None:
         for data in follow(self._hash, self._layout):
