@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.1
 _LAST_LINES = 30
-_SHOWN = 20
 
 
 class Run:
