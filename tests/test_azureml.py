@@ -584,3 +584,19 @@ def test_a_secret_may_have_a_name_of_a_keyvault(workshop: Workshop, monkeypatch:
     path.write_text('secrets = ["DB_PASSWORD"]\n' + path.read_text())
     done = workshop.run(name)
     assert (workshop.root / "cache/runs" / done["run_hash"] / "outputs/s").read_text() == "9"
+
+
+def test_an_interactive_run_registers_models_at_once(workshop: Workshop) -> None:
+    shutil.copytree(OLD / "notebooks", workshop.root, dirs_exist_ok=True)
+    done = old(workshop, "manage_runs.py")
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == [
+        "ridge 1 {'alpha': '0.03'}",
+        "Completed {'alpha': 0.03, 'errors': [0.5, 0.4, 0.3]} ['fold']",
+        "train-within-notebook True ['outputs/ridge.pkl']",
+        "ridge:1",
+        "Failed True",
+        "True",
+        "RunError",
+        "[] []",
+    ]

@@ -17,7 +17,7 @@ from repro_est.store.notes import EXPERIMENT, TAG, read_notes, write_notes
 from repro_est.store.runs import Runs
 
 if TYPE_CHECKING:
-    from repro_est.inside.run import Run as Interactive
+    from repro_est.api.interactive import InteractiveRun
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}"
 
@@ -98,11 +98,11 @@ class Experiment:
         engine.run(plan, store, Silence(), workspace.project)  # a hit, whose models it registers
         return Run(workspace, plan.hash, experiment=self, cached=True)
 
-    def start_logging(self, outputs: Any = None, snapshot_directory: Any = None, **azures: Any) -> Interactive:
+    def start_logging(self, outputs: Any = None, snapshot_directory: Any = None, **azures: Any) -> InteractiveRun:
         """Returns a new run of this process: it logs into `./logs/offline/`, and has no hash: nothing was pinned."""
-        from repro_est.inside.run import Run as Interactive
+        from repro_est.api.interactive import InteractiveRun
 
-        return Interactive.begin(self.name)
+        return InteractiveRun.of(self)
 
     def get_runs(
         self,
