@@ -600,3 +600,28 @@ def test_an_interactive_run_registers_models_at_once(workshop: Workshop) -> None
         "RunError",
         "[] []",
     ]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_packages_of_azures_sdk_are_left_out_and_this_is_said(workshop: Workshop) -> None:
+    workshop.write("code/train.py", "import azureml.core")
+    script = """
+from azureml.core import Environment, Experiment, ScriptRunConfig, Workspace
+from azureml.train.estimator import Estimator
+packages = ["azureml-dataprep[fuse]", "tinylearn"]
+environment = Environment("e")
+environment.python.conda_dependencies.add_pip_package("azureml-defaults")
+experiment = Experiment(Workspace.from_config(), "e")
+for config in (
+    Estimator("code", entry_script="train.py", compute_target="local", pip_packages=packages),
+    ScriptRunConfig("code", "train.py", environment=environment),
+):
+    run = experiment.submit(config)
+    run.wait_for_completion()
+    print(run.get_environment().packages, len(packages))
+"""
+    workshop.write("s.py", script)
+    done = old(workshop, "s.py")
+    assert (done.code, done.out) == (0, "{'tinylearn': '1.0'} 2\n{} 2\n"), done.err
+    for name in ("azureml-dataprep", "azureml-defaults"):
+        assert f"package `{name}`: is left out" in done.err

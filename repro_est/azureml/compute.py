@@ -6,6 +6,7 @@ which is said once. Nothing is created, scaled or deleted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from repro_est.azureml.notes import note
@@ -119,6 +120,10 @@ class ComputeTarget:
 
     def serialize(self) -> dict[str, Any]:
         return {"name": self.name, "type": self.type, "provisioningState": self.provisioning_state}
+
+    def list_nodes(self) -> Sequence[dict[str, Any]]:
+        """Returns none: `repro hosts` tells of the machines."""
+        return []
 
     def refresh_state(self) -> None:
         """Nothing is to be done: the inventory is read whenever it is needed."""

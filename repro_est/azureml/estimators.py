@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_est.api import estimator as plain
+from repro_est.api.condadependencies import requirement_name
 from repro_est.api.docker import DockerConfiguration
 from repro_est.api.environment import Environment
 from repro_est.api.scriptrunconfig import ScriptRunConfig as PlainConfig
@@ -110,12 +111,26 @@ def adapted(keywords: Mapping[str, Any]) -> dict[str, Any]:
             note(f"{name}: no machine is made; the run goes where compute_target says, or to this one")
     if found.get("user_managed") and not any(found.get(name) for name in _IMAGES):
         raise user_managed()
+    for name in ("pip_packages", "conda_packages"):
+        if isinstance(found.get(name), list | tuple):
+            found[name] = [item for item in found[name] if not _is_of_azure(item)]
     environment = found.get("environment_definition")
     if isinstance(environment, Environment):
         check_user_managed(environment)
+        for dropped in environment.dropped:
+            _is_of_azure(dropped)
     found["compute_target"] = _target(found.get("compute_target"))
     found.setdefault("name", _name(found))
     return {"compat_azureml": True, **found}
+
+
+def _is_of_azure(requirement: Any) -> bool:
+    """Whether a package is a part of Azure's SDK, which is said."""
+    name = requirement_name(requirement) if isinstance(requirement, str) else ""
+    if name != "azureml" and not name.startswith("azureml-"):
+        return False
+    note(f"package `{name}`: is left out; `import azureml.core` works in the run without it")
+    return True
 
 
 def check_user_managed(environment: Environment) -> None:

@@ -12,7 +12,7 @@ import shutil
 from importlib import import_module
 
 from repro_est.inside.run import Experiment as _Experiment
-from repro_est.inside.run import Run, RunError, Workspace
+from repro_est.inside.run import Inputs, Run, RunError, Workspace
 
 TYPE_CHECKING = False  # mypy takes it for typing's, which takes 5 ms to import
 if TYPE_CHECKING:
@@ -80,33 +80,31 @@ class Keyvault:
         return Run.get_context().get_secrets(secrets)
 
 
-class InputDataset:
-    """An input of the run, where old code has a dataset.
+class InputDataset(str):
+    """The path of an input, which old code may take for a dataset as well.
 
     Args:
         path: the file or directory.
     """
 
-    def __init__(self, name: str, path: str) -> None:
-        self.name, self._path = name, path
+    name: str
 
-    def __repr__(self) -> str:
-        return f"InputDataset({self.name!r}, {self._path!r})"
-
-    def __fspath__(self) -> str:
-        return self._path
+    def __new__(cls, name: str, path: str) -> InputDataset:
+        made = super().__new__(cls, path)
+        made.name = name
+        return made
 
     def as_named_input(self, name: str) -> InputDataset:
         return self
 
     def as_mount(self, path_on_compute: str | None = None) -> str:
         """Returns the path: it is mounted."""
-        return self._path
+        return str(self)
 
     as_download = as_mount
 
     def mount(self, mount_point: str | None = None, **keywords: object) -> MountContext:
-        return MountContext(self._path)
+        return MountContext(str(self))
 
     def to_path(self) -> list[str]:
         """Returns its files, relative to it and with a leading `/`."""
@@ -133,12 +131,12 @@ class InputDataset:
         return pandas.concat([pandas.read_csv(file) for file in self._files()], ignore_index=True)
 
     def _root(self) -> str:
-        return self._path if os.path.isdir(self._path) else os.path.dirname(self._path)
+        return str(self) if os.path.isdir(self) else os.path.dirname(self)
 
     def _files(self) -> list[str]:
-        if os.path.isfile(self._path):
-            return [self._path]
-        return sorted(os.path.join(place, name) for place, _, names in os.walk(self._path) for name in names)
+        if os.path.isfile(self):
+            return [str(self)]
+        return sorted(os.path.join(place, name) for place, _, names in os.walk(self) for name in names)
 
 
 class MountContext:
@@ -243,11 +241,17 @@ def lend(owner: type[Workspace]) -> None:
     owner.get_details = lambda self: {"name": self.name}  # type: ignore[attr-defined]
     for name in ("from_config", "get"):
         setattr(owner, name, staticmethod(_workspace))
+    Run.input_datasets = property(_input_datasets)  # type: ignore[assignment, method-assign]
     Run.get_submitted_run = staticmethod(Run.get_context)  # type: ignore[attr-defined]
 
 
 def _datasets(workspace: Workspace) -> Datasets:
-    return Datasets((name, InputDataset(name, path)) for name, path in Run.get_context().input_datasets.items())
+    return Datasets(Run.get_context().input_datasets)
+
+
+def _input_datasets(run: Run) -> Inputs:
+    inputs = run._context.inputs
+    return Inputs((name, InputDataset(name, path)) for name, path in inputs.items())
 
 
 def _workspace(*arguments: object, **keywords: object) -> Workspace:

@@ -110,6 +110,11 @@ ok("properties", run.properties == {"author": "me"})
 
 ok("input_datasets", sorted(os.listdir(run.input_datasets["points"])) == ["a.csv", "b.csv"])
 assert os.environ["points"] == run.input_datasets["points"]
+assert open(os.path.join(run.input_datasets["points"], "a.csv")).read() == "1\n"
+assert run.input_datasets["points"].to_path() == ["/a.csv", "/b.csv"]
+with run.input_datasets["points"].mount() as mounted:
+    assert sorted(os.listdir(mounted.mount_point)) == ["a.csv", "b.csv"]
+assert len(run.input_datasets["points"].download("fetched", overwrite=True)) == 2
 ok("get_secret", run.get_secret("OLD_SECRET") == "hush-hush")
 ok("get_secrets", run.get_secrets(["OLD_SECRET"]) == {"OLD_SECRET": "hush-hush"})
 
