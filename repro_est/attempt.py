@@ -247,6 +247,9 @@ class _Execution:
             recorder.verdict(Status(error.status), outcome.words, phase="run")
             text, hint = report(outcome, logs, timeout_seconds=self.plan.recorded.timeout_seconds)
             return error(f"run {self.plan.hash[:12]}, attempt {recorder.number}: {text}{kept}", hint=hint)
+        if collected.history.end == ("canceled", None):
+            recorder.verdict(Status.CANCELED, "the script cancelled its run", phase="run")
+            return Interrupted(f"run {self.plan.hash[:12]}: the script cancelled it{kept}", hint=None)
         if collected.problems:
             listed = "\n".join(f"  {problem}" for problem in collected.problems)
             recorder.verdict(Status.FAILED, "; ".join(collected.problems), phase="collect")

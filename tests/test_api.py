@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -446,3 +447,21 @@ def test_a_stale_lock_is_made_anew_when_asked_to(job: Workshop, index: PackageIn
         changed.plan()
     changed.plan(relock=True)
     Experiment("tests").submit(changed).wait_for_completion()
+
+
+def test_waiting_for_a_run_that_was_removed_is_an_error(job: Workshop) -> None:
+    run = submitted("pass\n", job)
+    run.wait_for_completion()
+    shutil.rmtree(job.store.layout.run(run._hash))
+    with pytest.raises(InfrastructureError, match="was removed"):
+        run.wait_for_completion()
+
+
+def test_words_that_mean_nothing_are_no_empty_answers(job: Workshop) -> None:
+    with pytest.raises(UsageError, match="expected one of NotStarted"):
+        list(Experiment("tests").get_runs(status="completed"))
+    for keywords in ({"outputs": "outputs/x"}, {"secrets": "TOKEN"}, {"script_params": [1]}, {"models": {"a": 1}}):
+        with pytest.raises(UsageError, match="expected a"):
+            Estimator("job", entry_script="train.py", **keywords)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="run hash"):
+        Run(None, 5)  # type: ignore[arg-type]

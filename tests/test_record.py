@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -443,3 +444,46 @@ def test_everything_that_is_sent_along_is_standard_library_only() -> None:
                 top = imported.partition(".")[0]
                 assert top in sys.stdlib_module_names or top in ("repro_est", "azureml"), f"{name}: {imported}"
                 assert top != "repro_est" or imported == "repro_est" or imported.startswith("repro_est.inside"), name
+
+
+def test_a_script_that_empties_its_logs_goes_on_recording(run: Run, tmp_path: Path) -> None:
+    run.log("before", 1)
+    shutil.rmtree(tmp_path / "logs")
+    run.log("after", 2)
+    run.tag("kind", "x")
+    assert (run.get_metrics(), history(tmp_path).tags) == ({"after": 2}, {"kind": "x"})
+
+
+def test_nobody_writes_over_the_record_of_a_run(run: Run) -> None:
+    run.log("m", 1)
+    for name in ("logs/rank-0/run.jsonl", "logs/rank-0/stdout.log", "logs/./rank-7/x"):
+        with pytest.raises(ValueError, match="written by repro"):
+            run.upload_file(name, __file__)
+    assert run.get_metrics() == {"m": 1}
+
+
+def test_a_folder_that_holds_the_outputs_is_kept_once(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    kept = run.upload_folder("outputs/f", str(tmp_path))
+    assert "outputs/f/f" in kept
+    assert not list((tmp_path / "outputs/f").rglob("outputs/f/f"))
+
+
+def test_a_name_that_is_no_text_is_refused(run: Run) -> None:
+    for name in ("a\ud800", 7, None):
+        with pytest.raises((TypeError, ValueError), match="as a name"):
+            run.log(name, 1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"cm: got 'x'.*expected JSON"):
+        run.log_confusion_matrix("cm", "x")
+
+
+def test_what_is_for_outside_says_so(run: Run) -> None:
+    assert not hasattr(run, "nonsense")
+    with pytest.raises(AttributeError, match=r"wait_for_completion: is for outside of the run: repro_est\.Run"):
+        run.wait_for_completion()
+
+
+def test_run_cancel_makes_a_cancelled_run(workshop: Workshop) -> None:
+    recipe = workshop.recipe("from repro_est import Run\nRun.get_context().cancel()\n")
+    assert workshop.repro("run", recipe).code == 130
+    assert workshop.repro("show", "@", "--json").json["status"] == "canceled"

@@ -331,14 +331,15 @@ def _document(given: Mapping[str, Any], base: Path) -> Document:
         estimator["arguments"] = [draft.word(item) for item in given["arguments"]]
     if given["resume_from"] is not None:
         estimator["resume_from"] = _resumed(given["resume_from"])
-    outputs = {"required": list(given["outputs"] or ()), "metrics": given["metrics"]}
+    outputs = {"required": _listed("outputs", given["outputs"]), "metrics": given["metrics"]}
     document["outputs"] = {key: value for key, value in outputs.items() if value}
     document["models"] = {
-        name: {"path": item} if isinstance(item, str) else dict(item) for name, item in (given["models"] or {}).items()
+        name: {"path": item} if isinstance(item, str) else dict(_table("models", item))
+        for name, item in _table("models", given["models"] or {}).items()
     }
     document["compat"] = {"azureml": True} if given["compat_azureml"] else {}
     top = {
-        "secrets": list(given["secrets"] or ()),
+        "secrets": _listed("secrets", given["secrets"]),
         "salt": given["salt"],
         "tags": dict(given["tags"] or {}),
         "description": given["description"],
@@ -350,7 +351,7 @@ def _plain_keys(given: Mapping[str, Any]) -> Document:
     """The keys that only need their form."""
     registry = given["image_registry_details"]
     if registry is not None and not isinstance(registry, ContainerRegistry):
-        registry = ContainerRegistry(**registry)
+        registry = ContainerRegistry(**_table("image_registry_details", registry))
     images = [given[key] for key in ("custom_docker_image", "custom_docker_base_image") if given[key]]
     if len(images) > 1:
         raise UsageError("Estimator: got custom_docker_image and its old name custom_docker_base_image, expected one")
@@ -395,6 +396,12 @@ def _target(target: Any) -> str | None:
     if not isinstance(name, str):
         raise UsageError(f"Estimator: compute_target: got {target!r}, expected a name or an object with one")
     return name
+
+
+def _table(key: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise UsageError(f"Estimator: {key}: got {value!r}, expected a dict by text")
+    return value
 
 
 def _listed(key: str, value: Iterable[str] | None) -> list[str]:
@@ -456,7 +463,7 @@ class _Draft:
             self._add_input(None, item)
 
     def add_params(self, params: Mapping[str, Any] | None) -> None:
-        made = {flag: self._parameter(flag, value) for flag, value in (params or {}).items()}
+        made = {flag: self._parameter(flag, value) for flag, value in _table("script_params", params or {}).items()}
         if made:
             self.document.setdefault("estimator", {})["script_params"] = made
 

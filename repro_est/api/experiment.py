@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from repro_est.api.estimator import Estimator
 from repro_est.api.run import Run
 from repro_est.api.scriptrunconfig import ScriptRunConfig
-from repro_est.api.submission import submit
+from repro_est.api.submission import STATUSES, submit
 from repro_est.api.workspace import Workspace, workspace_or_default
 from repro_est.errors import UsageError
 from repro_est.store.index import Index, RunRow
@@ -117,7 +117,12 @@ class Experiment:
         Args:
             tags, properties: a key, or keys with their values.
             status: one of Azure ML's words, "Completed".
+
+        Raises:
+            UsageError: a status that is none.
         """
+        if status is not None and status not in STATUSES:
+            raise UsageError(f"get_runs: got the status {status!r}, expected one of {', '.join(STATUSES)}")
         for row in Index(self.workspace.store.layout).rows():
             if self.name not in _experiments(self.workspace, row):
                 continue

@@ -68,6 +68,8 @@ class Run:
         self.workspace = workspace_or_default(workspace)
         self._layout = self.workspace.store.layout
         self._runs = Runs(self._layout)
+        if not isinstance(run_id, str):
+            raise UsageError(f"Run: got {run_id!r}, expected a run hash, a start of one, or `@`")
         start, _, child = run_id.partition("/")
         self._hash: RunHash = self._runs.resolve(start)
         self._files = RunFiles(self._hash, self.workspace.store)
@@ -209,7 +211,9 @@ class Run:
         try:
             if show_output and read_submission(self._layout, self._hash) is not None:
                 self._show(out)
-            while not self._state.is_terminal:
+            while not (state := self._state).is_terminal:
+                if state.status == "NotStarted":
+                    raise InfrastructureError(f"run {self._hash[:12]}: nobody executes it, or it was removed")
                 time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:
             print(f"\nstopped waiting; run {self._hash[:12]} goes on: run.cancel() ends it", file=sys.stderr)

@@ -9,7 +9,8 @@ from typing import Any
 from repro_est.api.distributed import DistributedConfiguration
 from repro_est.api.docker import DockerConfiguration
 from repro_est.api.environment import Environment
-from repro_est.api.estimator import Estimator
+from repro_est.api.estimator import Estimator, Planned
+from repro_est.api.workspace import Workspace
 from repro_est.errors import UsageError
 
 
@@ -69,6 +70,14 @@ class ScriptRunConfig:
                 **keywords,
             },
         )
+
+    def plan(self, workspace: Workspace | None = None, *, relock: bool = False) -> Planned:
+        """Says what would be run; see `Estimator.plan`."""
+        return self.estimator.plan(workspace, relock=relock)
+
+    def to_recipe(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Returns the recipe as TOML text; see `Estimator.to_recipe`."""
+        return self.estimator.to_recipe(path)
 
     def __repr__(self) -> str:
         return f"ScriptRunConfig({self.estimator.source_directory!r}, script={self.estimator.entry_script!r})"

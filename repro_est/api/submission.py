@@ -38,6 +38,9 @@ _STATES = {
 }
 _PHASES = {"environment": "Preparing", "stage": "Preparing", "run": "Running", "collect": "Finalizing"}
 
+STATUSES = ("NotStarted", "Preparing", "Running", "Finalizing", "Completed", "Failed", "Canceled")
+"""Azure ML's words for where a run is."""
+
 TERMINAL = ("Completed", "Failed", "Canceled")
 """Azure ML's words for a run that has ended."""
 
@@ -154,7 +157,7 @@ def follow(run: RunHash, layout: Layout) -> Iterator[bytes]:
     path = log_of(layout, run)
     position = 0
     while True:
-        ended = state_of(run, layout).is_terminal
+        ended = (state := state_of(run, layout)).is_terminal or state.status == "NotStarted"
         if path.exists():
             with open(path, "rb") as file:
                 file.seek(position)

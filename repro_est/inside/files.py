@@ -25,6 +25,8 @@ def place_for(name: str, outputs: str, logs: str) -> str:
     parts = [part for part in plain.split("/") if part not in ("", ".")]
     if not parts or plain.startswith("/") or ".." in parts or "\0" in plain or parts in (["outputs"], ["logs"]):
         raise ValueError(f"got the name {name!r}, expected a path inside of the run, such as outputs/model.pkl")
+    if parts[0] == "logs" and len(parts) > 1 and re.match(r"rank-[0-9]+$", parts[1]):
+        raise ValueError(f"got the name {name!r}, and what is below logs/{parts[1]} is written by repro")
     root = {"outputs": outputs, "logs": logs}.get(parts[0])
     target = os.path.join(root or outputs, *parts[1 if root else 0 :])
     real = os.path.realpath(os.path.dirname(target))

@@ -102,6 +102,9 @@ class Record:
         return self._dumps(value)
 
     def _append(self, line: bytes) -> None:
+        if self._descriptor >= 0 and not os.fstat(self._descriptor).st_nlink:  # the script has emptied ./logs
+            os.close(self._descriptor)
+            self._descriptor = -1
         if self._descriptor < 0:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 _PLAIN = frozenset((float, int, bool, str, type(None)))
 _INPUT = "REPRO_INPUT_"
+_OUTSIDE = frozenset(
+    (
+        "clean", "description", "download_files", "get", "get_all_logs", "get_details_with_logs", "get_portal_url",
+        "get_series", "get_snapshot_id", "list", "output_datasets", "restore_snapshot", "submit_child",
+        "take_snapshot", "wait_for_completion",
+    )
+)  # fmt: skip
 _BEGUN = itertools.count(1)
 
 
@@ -125,6 +132,7 @@ class Run:
         self._properties: dict[str, str] = {}
         self._tags: dict[str, str] = {}
         self._images: dict[str, int] = {}
+        self._known: set[str] = set()
         self.parent = parent
 
     @classmethod
@@ -260,7 +268,7 @@ class Run:
             value = _plain(name, value, "log_list")
         if step is not None and type(step) is not int:
             step = _step(name, step)
-        if type(name) is not str or self._ended:
+        if name not in self._known or self._ended:
             self._check(name)
         if self._context.writes:
             self._record.scalar(name, value, step)
@@ -366,7 +374,7 @@ class Run:
                     f"property {key!r}: is {self._properties[key]!r} already, and never changes; use a tag"
                 )
             self._write("property", _text(key), _text(value))
-            self._properties[key] = value
+            self._properties[key] = _text(value)
 
     def get_properties(self) -> dict[str, str]:
         return self.properties
@@ -406,7 +414,8 @@ class Run:
         """Keeps all files below a directory, under `name/`."""
         from repro_est.inside import files
 
-        return [self.upload_file(f"{name}/{inside}", file) for inside, file in files.below(path)]
+        found = list(files.below(path))  # before anything is kept in it, if it holds the outputs
+        return [self.upload_file(f"{name}/{inside}", file) for inside, file in found]
 
     def get_file_names(self) -> list[str]:
         """Returns the files of the run so far."""
@@ -512,6 +521,14 @@ class Run:
         else:
             self.fail(f"{type(error).__name__}: {error}")
 
+    def __getattr__(self, name: str) -> Any:
+        """Says of what only makes sense outside where it is asked for."""
+        if name in _OUTSIDE:
+            raise AttributeError(
+                f"Run.{name}: is for outside of the run: repro_est.Run(None, {self.id!r}), or the `repro` command"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     # ---- its end
 
     def start(self) -> None:
@@ -546,6 +563,11 @@ class Run:
             raise RunError(f"run {self.id}: has ended ({self._ended}); nothing can be added to it")
         if type(name) is not str:
             raise TypeError(f"got {name!r} ({type(name).__name__}) as a name, expected a string")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"got {name!r} as a name, expected text that UTF-8 can hold") from None
+        self._known.add(name)
 
     def _log(self, kind: str, name: str, value: object, step: int | None) -> None:
         self._check(name)
@@ -554,7 +576,10 @@ class Run:
     def _log_object(self, name: str, value: object, kind: str) -> None:
         import json
 
-        content = json.loads(value) if isinstance(value, (str, bytes)) else value
+        try:
+            content = json.loads(value) if isinstance(value, (str, bytes)) else value
+        except ValueError as error:
+            raise ValueError(f"{name}: got {_shown(value)}, expected JSON: {error}") from None
         if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
             raise TypeError(f"{name}: got {_shown(value)}, expected {{schema_type, schema_version, data}} or its JSON")
         kind_ = content.get("schema_type", kind)
@@ -565,7 +590,7 @@ class Run:
 
     def _set_tag(self, key: str, value: str | None) -> None:
         self._write("tag", _text(key), None if value is None else _text(value))
-        self._tags[key] = value or ""
+        self._tags[key] = "" if value is None else _text(value)
         if value is None:
             del self._tags[key]
 

@@ -20,6 +20,7 @@ from repro_est.errors import ReproError
 from repro_est.files import write_atomic
 from repro_est.portal import sections
 from repro_est.portal.facts import RunFacts, collect_facts
+from repro_est.portal.logged import as_float
 from repro_est.portal.markup import EMPTY, Markup, element, escaped
 from repro_est.portal.plot import spark, tick
 from repro_est.portal.tables import code, pairs
@@ -163,13 +164,13 @@ def _tiles(facts: RunFacts) -> Markup:
     numbers = [
         (name, value)
         for name, value in facts.metrics.items()
-        if isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
+        if isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(as_float(value))
     ]
     tiles = [
         element(
             "div.tile",
             element("span", name),
-            element("b", tick(float(value))),
+            element("b", tick(as_float(value))),
             spark(series[name]) if name in series else None,
         )
         for name, value in numbers[:_TILES]

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from repro_est.console import visible
 from repro_est.files import remove_tree
 from repro_est.inside.history import History, read_run
 from repro_est.outputs import LOGS, OUTPUTS, missing_outputs, read_metrics
@@ -83,13 +84,11 @@ def collect(plan: Plan, store: Store, place: Workplace, attempt: Path, *, secret
 
 
 def _own_verdict(history: History) -> list[str]:
-    """What the script said of itself with `run.fail` or `run.cancel`."""
-    match history.end:
-        case ("failed", text):
-            return [f"it called run.fail{f': {text}' if text else ''}"]
-        case ("canceled", _):
-            return ["it called run.cancel"]
-    return []
+    """What the script said of itself with `run.fail`."""
+    if history.end is None or history.end[0] != "failed":
+        return []
+    text = visible(history.end[1] or "")
+    return [f"it called run.fail{f': {text}' if text else ''}"]
 
 
 def _merge_logs(written: Path, logs: Path) -> None:
