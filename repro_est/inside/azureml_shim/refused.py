@@ -213,8 +213,9 @@ class Refusals:
             hint = f"did you mean {near[0]}?" if near else "docs/migrate-from-azureml.md lists what there is"
             raise self._error(f"{name}.{attribute}", hint)
 
-        if not hasattr(owner, "__getattr__"):
+        if not hasattr(owner, "_refused_by_name"):
             owner.__getattr__ = missing  # type: ignore[attr-defined]
+            owner._refused_by_name = True  # type: ignore[attr-defined]
 
 
 class Placeholder:
