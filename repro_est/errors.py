@@ -9,12 +9,14 @@
     |     `- NeedsRun              2  the run of another recipe comes first, and only `repro run` runs anything
     |- LockError                   3  the lock is missing, stale or cannot be made
     |- VerificationError           4  bytes are not what their name or their lock says
+    |  `- UntrustedError           4  a statement is not signed by anybody who is believed here, or was changed since
     |- InfrastructureError         5  this machine, its disk or the network failed
     |  |- StoreError               5  the store cannot be used (format, space, permissions)
     |  |- EnvironmentBuildError    5  the packages of a run could not be installed
     |  |- HostsFailed              5  a host, MPI or a container ended a run, not its script; may be tried again
     |  |- LostContact              5  no host of a run can be reached; it goes on there
     |  |- NotCollected             5  a run has completed at its hosts, and what it wrote could not be brought here
+    |  |- RemoteError              5  a remote cannot be reached, or does not take what is written to it
     |  `- HostError                5  a host cannot be used; drawn further in `hosts.host`
     |- ScriptFailed                1  the training script failed, timed out or kept no promise
     |  `- TimedOut                  1  it took longer than it may
@@ -116,6 +118,10 @@ class VerificationError(ReproError):
     exit_code = 4
 
 
+class UntrustedError(VerificationError):
+    """A statement is not signed by anybody who is believed here, or was changed since."""
+
+
 class InfrastructureError(ReproError):
     """This machine, its disk or the network failed; the recipe may be fine."""
 
@@ -144,6 +150,10 @@ class NotCollected(InfrastructureError):
     """A run has completed at its hosts, and what it wrote could not be brought here yet; it can be tried again."""
 
     status = "detached"
+
+
+class RemoteError(InfrastructureError):
+    """A remote of the team cannot be reached, or does not take what is written to it."""
 
 
 class ScriptFailed(ReproError):
