@@ -4,16 +4,17 @@
     lock   = locked(recipe)                    offline while the lock satisfies the recipe
     tree   = snapshot(source_directory)        copied as it is hashed; the working tree is never read again
     plan   = make_plan(recipe, lock, tree, inputs)
-    result = hit(plan.hash), or execute: lease, environment, stage, launch, collect, commit
+    result = hit(plan.hash), or fetch it from a remote, or execute: lease, environment, stage, launch, collect, commit
 
 Everything a person sees goes through an `Observer`; nothing here prints.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,7 @@ from repro_est.store.store import Store
 
 if TYPE_CHECKING:
     from repro_est.launch.wishes import Wishes
+    from repro_est.share.remotes import Remotes
 
 _CANCEL_SECONDS = 60.0
 """How long a client that executes a run has to end it, before another one does."""
@@ -292,6 +294,43 @@ def hit(plan: Plan, store: Store, observer: Observer) -> Result | None:
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A run that is there already, in the store or in a remote.
+
+    Args:
+        where: `store`, or the name of the remote.
+        attempt: of the store; None when it is elsewhere.
+    """
+
+    where: str
+    finished: str
+    metrics: Mapping[str, float | str]
+    attempt: int | None = None
+    signer: str = ""
+
+
+def look(plan: Plan, store: Store, observer: Observer, project: Project) -> Hit | None:
+    """Says where `run` would find this plan, fetching no file."""
+    result = hit(plan, store, observer)
+    if result is not None:
+        return Hit("store", result.finished, result.metrics, result.attempt)
+    if not project.remotes:
+        return None
+    from repro_est.share.fetch import fetch_tree
+    from repro_est.share.remotes import Remotes
+
+    remotes = Remotes(project, store, observer)
+    try:
+        found = remotes.look(plan)
+        if found is None or missing_outputs(plan.recorded.required, fetch_tree(found, "outputs", store)):
+            return None
+        said, signer = found.statement, found.statement.signer
+        return Hit(found.spec.name, said.finished, said.metrics, signer=signer.name if signer else "")
+    finally:
+        remotes.close()
+
+
 def run(
     plan: Plan,
     store: Store,
@@ -334,19 +373,46 @@ def run(
         waited = True
         observer.event("waiting", owner=str(owner), run_hash=plan.hash)
 
-    with Leases(store.layout).hold(f"run-{plan.hash}", on_wait=on_wait):
+    with Leases(store.layout).hold(f"run-{plan.hash}", on_wait=on_wait), _shared(project, store, observer) as remotes:
         there = Runs(store.layout).at_hosts(plan.hash)
         # Whoever held the lease may just have finished this very run: then it is ours too, --force or not.
         wanted = commit and (waited or not force) and (not attach or there is None)
         if wanted and (result := hit(plan, store, observer)):
             return _finished(plan, result, store, cached=True)
+        if wanted and there is None and (result := _fetched(plan, store, observer, remotes)):
+            return _finished(plan, result, store, cached=True, asked=True)
         if there is not None:  # it was left running: the same hash is never computed twice
             result, commit = resume_attempt(plan, store, observer, there, wishes=wishes)
         else:
             result = _performed(
                 plan, store, observer, project, commit=commit, source_directory=source_directory, wishes=wishes
             )
-    return _finished(plan, result, store, cached=False, register=commit)
+        finished = _finished(plan, result, store, cached=False, register=commit)
+        if commit and remotes is not None:
+            remotes.push_after_success(plan.hash)
+    return finished
+
+
+@contextlib.contextmanager
+def _shared(project: Project, store: Store, observer: Observer) -> Iterator[Remotes | None]:
+    """The remotes of the project, None when it has none."""
+    if not project.remotes:
+        yield None
+        return
+    from repro_est.share.remotes import Remotes
+
+    remotes = Remotes(project, store, observer)
+    try:
+        yield remotes
+    finally:
+        remotes.close()
+
+
+def _fetched(plan: Plan, store: Store, observer: Observer, remotes: Remotes | None) -> Result | None:
+    """Returns the run from a remote, if one has it, it can be believed, and it has what the recipe requires."""
+    if remotes is None or remotes.fetch(plan.hash, plan) is None:
+        return None
+    return hit(plan, store, observer)
 
 
 def cancel(run: RunHash, store: Store, observer: Observer) -> bool:
@@ -460,14 +526,21 @@ def plan_of(run: RunHash, store: Store) -> Plan:
     return load_plan(content, run)
 
 
-def _finished(plan: Plan, result: Result, store: Store, *, cached: bool, register: bool = True) -> Finished:
+def _finished(
+    plan: Plan, result: Result, store: Store, *, cached: bool, register: bool = True, asked: bool = False
+) -> Finished:
+    """Returns a run that has ended well, its models registered.
+
+    Args:
+        asked: it is new here, though not executed: what its script asked to register is registered too.
+    """
     directory = store.layout.run(plan.hash)
     models: list[Model] = []
     if register:
         models += [_register(plan.hash, store, item.path, item.name, _labels(item)) for item in plan.recorded.models]
-    if register and not cached:  # what the script asked for was registered when it had ended
-        asked = read_run(str(directory / LOGS)).models
-        models += [_register(plan.hash, store, item["path"], item["name"], _asked_labels(item)) for item in asked]
+    if register and (asked or not cached):  # else what the script asked for was registered when it had ended
+        wanted = read_run(str(directory / LOGS)).models
+        models += [_register(plan.hash, store, item["path"], item["name"], _asked_labels(item)) for item in wanted]
     return Finished(plan, result, directory, cached, tuple(models))
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from repro_est.errors import UsageError
 
@@ -37,6 +39,7 @@ class Project:
         base_sha256: what that tar must be.
         registry: repository where a team shares images of environments, `host:5000/team/env`, or None.
         inventory: absolute path of the hosts there are, or None for the place where it is by default.
+        remotes: tables of the team's remotes by name, as they stand there (`share.settings`).
     """
 
     root: Path
@@ -47,6 +50,7 @@ class Project:
     base_sha256: str | None = None
     registry: str | None = None
     inventory: Path | None = None
+    remotes: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 def find_project(start: Path | None = None) -> Project:
@@ -78,9 +82,12 @@ def _configured(config: Path) -> Project:
         "hosts": {"inventory": str},
     }
     problems: list[str] = []
+    remotes = document.pop("remotes", {})
+    if not isinstance(remotes, dict):
+        problems.append(f"{config}: remotes: got {remotes!r}, expected tables [remotes.NAME]")
     for table, values in document.items():
         if table not in known or not isinstance(values, dict):
-            problems.append(f"{config}: unknown table `{table}`, expected one of {', '.join(known)}")
+            problems.append(f"{config}: unknown table `{table}`, expected one of {', '.join((*known, 'remotes'))}")
             continue
         for key, value in values.items():
             expected = known[table].get(key)
@@ -104,6 +111,7 @@ def _configured(config: Path) -> Project:
         base_sha256=images.get("base_sha256"),
         registry=images.get("registry"),
         inventory=config.parent / Path(inventory).expanduser() if inventory is not None else None,
+        remotes=remotes,
     )
 
 

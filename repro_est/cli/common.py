@@ -119,6 +119,24 @@ class TerminalObserver:
                     counted(facts["count"], "package") + (f", {human_size(facts['bytes'])}" if facts["bytes"] else ""),
                 )
                 self._progress = Progress(console, f"{'':>12}  fetching", facts["bytes"], unit=" bytes")
+            case "pushing" | "pulling":
+                verb, word = ("Pushing", "to") if kind == "pushing" else ("Pulling", "from")
+                amount = f"{counted(facts['count'], 'object')}, {human_size(facts['bytes'])}"
+                console.step(verb, f"{amount} {word} {facts['remote']}")
+                self._progress = Progress(console, f"{'':>12}  {verb.lower()}", facts["bytes"], unit=" bytes")
+            case "pushed":
+                what = (
+                    f"{counted(facts['count'], 'object')}, {human_size(facts['bytes'])}"
+                    if facts["new"]
+                    else "nothing new"
+                )
+                console.step("Pushed", f"run {str(facts['run_hash'])[:12]} to {facts['remote']}: {what}")
+            case "pulled":
+                console.step(
+                    "Pulled", f"run {str(facts['run_hash'])[:12]} from {facts['remote']}, signed by {facts['signer']}"
+                )
+            case "refused":
+                console.warning(f"not used: {facts['reason']}")
             case "building":
                 console.step("Building", f"environment {str(facts['key'])[:12]}")
             case "built":

@@ -1,6 +1,6 @@
 """Say what `repro run` would do, and why, without doing it.
 
-Exit code 0: the run is there and would be returned. 10: it would be executed.
+Exit code 0: the run is there, in the store or a remote, and would be returned. 10: it would be executed.
 A lock that is missing is made, since without it there is no hash. With `--json`, a plan that cannot be made is an
 object with `error`, `hint` and `exit_code`.
 """
@@ -44,27 +44,28 @@ def _plan(arguments: argparse.Namespace, console: Console) -> int:
     observer = TerminalObserver(console)
     recipe = load(Path(arguments.recipe), tuple(arguments.overrides))
     plan = engine.prepare(recipe, project, store, observer, relock=arguments.relock).plan
-    result = engine.hit(plan, store, observer)
+    found = engine.look(plan, store, observer, project)
     if arguments.json:
         console.json(
             {
                 "run_hash": plan.hash,
-                "cached": result is not None,
-                "cached_where": "store" if result else None,
+                "cached": found is not None,
+                "cached_where": found.where if found else None,
                 "environment": environment_key(plan.environment),
                 "source": plan.source,
                 "plan": plan.document,
             }
         )
-        return 0 if result else WOULD_RUN
-    if result:
-        console.out(f"run {plan.hash} is cached: attempt {result.attempt}, finished {result.finished}")
-        console.out(f"metrics  {metrics_line(result.metrics)}")
+        return 0 if found else WOULD_RUN
+    if found:
+        where = f"attempt {found.attempt}" if found.attempt else f"in remote {found.where}, signed by {found.signer}"
+        console.out(f"run {plan.hash} is cached: {where}, finished {found.finished}")
+        console.out(f"metrics  {metrics_line({name: float(value) for name, value in found.metrics.items()})}")
         return 0
     console.out(f"run {plan.hash} would be executed")
     near = explained(plan.hash, plan.document, plan.recorded.name, store)
     if near:
-        run, found = near
+        run, differing = near
         console.out(f"\nnearest earlier run: {run}")
-        console.table(difference_rows(found), header=("differs", "then", "now"))
+        console.table(difference_rows(differing), header=("differs", "then", "now"))
     return WOULD_RUN

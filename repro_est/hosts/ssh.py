@@ -87,6 +87,22 @@ class SshHost:
         finally:
             channel.close()
 
+    def sftp(self) -> paramiko.SFTPClient:
+        """Opens one more channel for files; the caller closes it.
+
+        Raises:
+            HostError: there is no way, or sshd refuses one more.
+        """
+        import paramiko
+
+        transport = self._transport()
+        try:
+            client = paramiko.SFTPClient.from_transport(transport, window_size=_WINDOW, max_packet_size=_PACKET)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise HostError(self.name, f"has no SFTP for us: {_words(error)}") from None
+        assert client is not None
+        return client
+
     def close(self) -> None:
         with self._lock:
             connection, self._connection = self._connection, None

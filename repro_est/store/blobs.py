@@ -16,11 +16,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
 from repro_est.digest import BlobHash, Hasher, Sha256, sha256, sha256_hex, xxh3, xxh3_hex
+from repro_est.errors import VerificationError
 from repro_est.files import fsync, fsync_directory, sync_filesystem, write_all
 from repro_est.store.guard import writing
 from repro_est.store.layout import Layout
@@ -42,6 +44,16 @@ class Content(NamedTuple):
     xxh3: BlobHash
     sha256: Sha256 | None
     size: int
+
+
+def mismatch(got: Content, expected: Content) -> str:
+    """Returns in words how a content differs from what it must be."""
+    if got.size != expected.size:
+        more = "more than " if got.size > expected.size else ""
+        return f"expected {expected.size:,} bytes, got {more}{min(got.size, expected.size):,}"
+    if got.sha256 != expected.sha256:
+        return f"expected sha256 {expected.sha256}, got {got.sha256}"
+    return f"expected xxh3 {expected.xxh3}, got {got.xxh3}"
 
 
 def digest_file(path: Path, *, with_sha256: bool = True) -> Content:
@@ -125,6 +137,7 @@ class Batch:
         self._packs = Packs(layout)
         self._pack: BinaryIO | None = None
         self._packed: dict[BlobHash, tuple[int, int]] = {}
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         self._exit.__enter__()
@@ -171,6 +184,36 @@ class Batch:
             else:
                 self._staged[content.xxh3] = path
             return content
+
+    def receive(self, chunks: Iterable[bytes], expected: Content) -> None:
+        """Takes content from outside as it streams in; several threads may, each a file of its own.
+
+        Args:
+            expected: both digests and the size it must have.
+
+        Raises:
+            VerificationError: it is something else; nothing of it is kept.
+        """
+        with writing(self._layout.root):
+            with self._lock:
+                self._copies += 1
+                path = f"{self._directory()}/received-{self._copies}"
+            sink = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+            hashers: list[Hasher] = [xxh3(), sha256()]
+            size = 0
+            try:
+                for chunk in chunks:
+                    size += len(chunk)
+                    if size > expected.size:  # whoever sends may mean to fill the disk
+                        break
+                    _consume(memoryview(chunk), hashers, sink)
+            finally:
+                os.close(sink)
+            got = Content(BlobHash(hashers[0].hexdigest()), Sha256(hashers[1].hexdigest()), size)
+            if got != expected:
+                os.unlink(path)
+                raise VerificationError(mismatch(got, expected))
+            self._staged[got.xxh3] = path
 
     def adopt(self, paths: Sequence[Path]) -> list[Content]:
         """Takes files that belong to `repro` itself, on the store's file system, without copying a byte.

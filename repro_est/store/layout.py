@@ -21,6 +21,7 @@ models/<name>/<version>.json  registered models; <version>.tags.jsonl is how the
 models/<name>/<version>/      a read-only view of its bytes, once somebody asked for its path
 models/<name>/aliases.jsonl   how the aliases of a model moved (`store.aliases`)
 leases/<name>.lock            kernel locks: who works on what
+remotes/<id>/                 what was seen of a remote (`share.memory`)
 stat/<id>...                   stat caches; disposable
 work/<id>/                    where attempts execute; gone when they end
 hosts/                        what this machine keeps as a host of runs with several ranks (`hostside.objects`)
@@ -48,7 +49,7 @@ HANDLE = "hosts.json"
 
 DIRECTORIES = (
     "blobs", "packs", "trees", "runs", "envs", "layers", "images", "unpacked", "packages", "fetched", "models",
-    "leases", "stat", "work", "hosts", "tmp", "quarantine", "trash",
+    "leases", "remotes", "stat", "work", "hosts", "tmp", "quarantine", "trash",
 )  # fmt: skip
 
 
