@@ -383,14 +383,26 @@ def run(
             return _finished(plan, result, store, cached=True, asked=True)
         if there is not None:  # it was left running: the same hash is never computed twice
             result, commit = resume_attempt(plan, store, observer, there, wishes=wishes)
-        else:
+            return _told(_finished(plan, result, store, cached=False, register=commit), remotes if commit else None)
+        with _single_flight(plan, remotes if wanted else None) as held:
+            if held and (result := _fetched(plan, store, observer, remotes)):  # made while we waited
+                return _finished(plan, result, store, cached=True, asked=True)
             result = _performed(
                 plan, store, observer, project, commit=commit, source_directory=source_directory, wishes=wishes
             )
-        finished = _finished(plan, result, store, cached=False, register=commit)
-        if commit and remotes is not None:
-            remotes.push_after_success(plan.hash)
+            return _told(_finished(plan, result, store, cached=False, register=commit), remotes if commit else None)
+
+
+def _told(finished: Finished, remotes: Remotes | None) -> Finished:
+    """Tells the remotes of a new run."""
+    if remotes is not None:
+        remotes.push_after_success(finished.plan.hash)
     return finished
+
+
+def _single_flight(plan: Plan, remotes: Remotes | None) -> contextlib.AbstractContextManager[bool]:
+    """Waits until nobody else executes the run; gives whether somebody may have."""
+    return contextlib.nullcontext(False) if remotes is None else remotes.single_flight(plan.hash)
 
 
 @contextlib.contextmanager

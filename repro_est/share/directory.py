@@ -84,7 +84,8 @@ class DirectoryRemote:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(f"{directory}/{entry.name}")
-                    elif entry.is_file():
+                        continue
+                    with contextlib.suppress(FileNotFoundError):  # somebody took it away meanwhile
                         yield Listed(f"{directory}/{entry.name}", entry.stat().st_size)
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
@@ -135,8 +136,11 @@ class DirectoryRemote:
     def replace(self, name: str, data: bytes) -> None:
         self._check_root()
         with self._words(name):
-            self._directory(name.rpartition("/")[0])
-            write_atomic(self._root / name, data, mode=0o444)
+            staged = self._directory("incoming") / f"{os.getpid()}-{os.urandom(6).hex()}"
+            write_atomic(staged, data, mode=0o444)
+            directory = self._directory(name.rpartition("/")[0])
+            os.replace(staged, self._root / name)
+            fsync_directory(directory)
 
     def delete(self, name: str) -> None:
         with self._words(name):
@@ -209,7 +213,7 @@ class DirectoryRemote:
         try:
             with os.scandir(self._root / directory) as entries:
                 for entry in entries:
-                    if entry.is_file():
+                    with contextlib.suppress(FileNotFoundError):
                         yield Listed(f"{directory}/{entry.name}", entry.stat().st_size)
         except (FileNotFoundError, NotADirectoryError):
             return

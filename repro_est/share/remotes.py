@@ -6,8 +6,10 @@ the next one is asked.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from repro_est.digest import RunHash
 from repro_est.errors import InfrastructureError, RemoteError, ReproError, UsageError, VerificationError
@@ -16,6 +18,7 @@ from repro_est.plan import Plan
 from repro_est.project import Project
 from repro_est.share.fetch import Found, fetch_plan, fetch_tree, find, install, refuse
 from repro_est.share.keys import KeyRing
+from repro_est.share.lease import RemoteLease
 from repro_est.share.push import Pushed, push
 from repro_est.share.remote import Remote, statement_name
 from repro_est.share.settings import RemoteSpec, When, remotes_of
@@ -53,7 +56,7 @@ class Remotes:
         observer: Observer,
         opened: list[tuple[RemoteSpec, Remote]] | None = None,
     ) -> None:
-        self._project, self._store, self._observer = project, store, observer
+        self._project, self._store, self._observer = project, store, _Once(observer)
         self._trust = Trust(project.root)
         self._opened = (
             opened if opened is not None else [(spec, open_remote(spec, project)) for spec in remotes_of(project)]
@@ -120,6 +123,20 @@ class Remotes:
                 self._observer.event("warning", message=error.message)
         return None
 
+    @contextlib.contextmanager
+    def single_flight(self, run: RunHash) -> Iterator[bool]:
+        """Holds the lease of a run in the first remote that is told of it unasked; gives whether there is one."""
+        shared = [remote for spec, remote in self._opened if spec.is_writable and spec.push is When.AFTER_SUCCESS]
+        with contextlib.ExitStack() as stack:
+            held = False
+            try:
+                if shared:
+                    stack.enter_context(RemoteLease(shared[0], run, self._observer).hold())
+                    held = True
+            except InfrastructureError as error:
+                self._observer.event("warning", message=f"{error.message}; somebody else may execute the same run")
+            yield held
+
     def push(self, run: RunHash, name: str | None = None) -> list[Pushed]:
         """Pushes a run to one remote, or to each that takes something.
 
@@ -149,3 +166,21 @@ class Remotes:
         who = found.statement.signer.name if found.statement.signer else found.statement.builder
         told = VerificationError(f"of `{who}`: {error.message}")
         refuse(self._store, self._observer, found.spec.name, found.statement.run_hash, name, found.data, told)
+
+
+class _Once:
+    """Tells an observer only once of each entry that is not used: a run is asked for again when a lease was free."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._told: set[str] = set()
+
+    def event(self, kind: str, **facts: Any) -> None:
+        if kind == "refused":
+            if facts["reason"] in self._told:
+                return
+            self._told.add(facts["reason"])
+        self._observer.event(kind, **facts)
+
+    def output(self, stream: str, data: bytes) -> None:
+        self._observer.output(stream, data)
