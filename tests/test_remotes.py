@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,31 +16,10 @@ from repro_est.share.packs import Catalog, index_name, pack_name, plan_packs
 from repro_est.share.remote import Remote, Upload, check_format, read_small
 from repro_est.share.settings import RemoteSpec, When
 from repro_est.share.ssh import SshRemote
-from tests.conftest import missing
+from tests.s3 import new_bucket, s3
 from tests.sshd import free_port, sshds
 
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """A server that speaks S3, in a process of its own; gives its URL."""
-    pytest.importorskip("obstore")
-    pytest.importorskip("moto.server")
-    port = free_port()
-    code = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{url}/moto-api/", timeout=1).close()
-                break
-            time.sleep(0.1)
-        else:
-            missing("moto's server did not come up")
-        yield url
-    finally:
-        process.terminate()
-        process.wait(10)
+__all__ = ["s3"]
 
 
 _buckets = iter(range(1000))
@@ -55,14 +29,8 @@ def bucket(url: str, patch: pytest.MonkeyPatch) -> Remote:
     """Returns a new, empty bucket, with a prefix."""
     from repro_est.share.bucket import BucketRemote
 
-    for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE"):
-        patch.delenv(name, raising=False)
-    patch.setenv("AWS_ACCESS_KEY_ID", "key")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    patch.setenv("AWS_REGION", "us-east-1")
-    patch.setenv("AWS_ENDPOINT_URL", url)
     name = f"team-{next(_buckets)}"
-    urllib.request.urlopen(urllib.request.Request(f"{url}/{name}", method="PUT"), timeout=10).close()
+    new_bucket(url, name, patch)
     return BucketRemote.at(RemoteSpec("team", f"s3://{name}/some/prefix"))
 
 

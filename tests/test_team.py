@@ -22,7 +22,11 @@ from repro_est.share.settings import RemoteSpec
 from repro_est.store.runs import Runs
 from repro_est.store.verify import verify
 from tests.conftest import Workshop
+from tests.s3 import new_bucket, s3
+from tests.sshd import sshds
 from tests.team import Team
+
+__all__ = ["s3"]
 
 
 @pytest.fixture
@@ -342,3 +346,36 @@ def test_two_who_ask_for_the_same_run_at_once_execute_it_once(team: Team, tmp_pa
     assert sorted(end["cached"] for end in ends) == [False, True]
     assert count.read_text() == "x"
     assert not list((team.remote / "leases").rglob("*[0-9]/[0-9]*"))
+
+
+# ---- one remote of each kind
+
+
+def _through(team: Team, url: str) -> None:
+    for person in (team.ada, team.bob):
+        person.at_work().write("repro.toml", f'[remotes.team]\nurl = "{url}"\n')
+    run = team.made()
+    assert team.bob.repro("plan", "job.toml", "--json").json["cached_where"] == "team"
+    events = team.bob.run()
+    assert (events[-1]["run_hash"], events[-1]["cached"]) == (run, True)
+    assert (Path(events[-1]["outputs"]) / "parts" / "7").read_text() == "7"
+    assert verify(team.bob.store).findings == []
+    assert team.ada.repro("push", run, "--json").json[0]["objects"] == 0
+
+
+def test_a_team_may_share_through_a_host_of_the_inventory(team: Team, tmp_path: Path) -> None:
+    with sshds(tmp_path) as start:
+        sshd = start("Subsystem sftp internal-sftp")
+        for person in (team.ada, team.bob):
+            person.at_work().write(
+                "inventory.toml",
+                f'known_hosts = "{sshd.known_hosts}"\n[hosts.h1]\naddress = "127.0.0.1"\n'
+                f'port = {sshd.port}\nkey = "{sshd.directory}/id_ed25519"\n',
+            )
+        (sshd.home / "shared").mkdir()
+        _through(team, f"ssh://h1{sshd.home}/shared")
+
+
+def test_a_team_may_share_through_a_bucket(team: Team, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_bucket(s3, "team-test", monkeypatch)
+    _through(team, "s3://team-test/prefix")
