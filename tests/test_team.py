@@ -74,6 +74,22 @@ def test_a_run_is_pulled_by_its_hash_and_can_be_run_again_from_its_plan(team: Te
     assert team.bob.repro("run", run[:8], "--json", "--no-cache").code == 0
 
 
+def test_one_file_of_a_run_that_is_not_here_is_fetched_alone(team: Team, tmp_path: Path) -> None:
+    run = team.made()
+    assert team.bob.repro("plan", "job.toml").code == 0
+    done = team.bob.repro("get", run, "outputs/model.bin", str(tmp_path / "model.bin"))
+    assert done.code == 0, done.err
+    assert (tmp_path / "model.bin").read_bytes() == bytes(range(256)) * 1000
+    assert team.bob.repro("get", run, "outputs/parts/7", str(tmp_path / "seven")).code == 0
+    assert (tmp_path / "seven").read_text() == "7"
+    assert Runs(team.bob.store.layout).result(RunHash(run)) is None
+    there = [path for path in (team.bob.root / "cache/blobs").rglob("*") if path.is_file()]
+    assert len(there) == 3  # these two, and the source that was here
+    missing = team.bob.repro("get", run, "outputs/none")
+    assert missing.code == 2
+    assert "model.bin" in missing.err
+
+
 def test_an_attempt_that_was_fetched_says_who_made_it_and_where(team: Team) -> None:
     run = team.made()
     team.bob.run()
@@ -270,7 +286,9 @@ def test_a_blob_that_went_bad_here_is_not_pushed(team: Team) -> None:
     blob = team.ada.store.layout.blob(entry.xxh3)
     blob.chmod(0o644)
     blob.write_bytes(bytes(entry.size))
-    assert team.ada.repro("push", run).code == 2  # it is no result any more
+    done = team.ada.repro("push", run)
+    assert done.code == 4
+    assert "model.bin): was changed, so it is not pushed" in done.err
     assert not (team.remote / "runs").exists()
 
 

@@ -3,18 +3,24 @@
 repro get @ outputs/model.joblib /tmp/model.joblib
 repro get 3f9c outputs ./results
 repro get 3f9c outputs ./partial --attempt 2    what one attempt left, a failed one too
+repro get HASH outputs/model.joblib             of a run of the team that is not here: the whole hash
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
-from repro_est.cli.common import open_store, shown_path
+from repro_est.cli.common import TerminalObserver, open_store, shown_path
 from repro_est.console import Console
+from repro_est.digest import RunHash
 from repro_est.inputs import subtree_of_attempt, subtree_of_run
+from repro_est.project import Project
 from repro_est.store.checkout import check_out
 from repro_est.store.runs import Runs
+from repro_est.store.store import Store
+from repro_est.store.trees import Tree
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +34,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    _, store = open_store()
+    project, store = open_store()
     runs = Runs(store.layout)
-    run = runs.resolve(arguments.run)
-    if arguments.attempt is None:
+    fetched = _from_remote(arguments, project, store, runs) if arguments.attempt is None else None
+    run = runs.resolve(arguments.run) if fetched is None else RunHash(arguments.run)
+    if fetched is not None:
+        tree = fetched
+    elif arguments.attempt is None:
         tree = subtree_of_run(run, arguments.path, store, runs)
     else:
         tree = subtree_of_attempt(run, arguments.attempt, arguments.path, store, runs)
@@ -45,3 +54,19 @@ def execute(arguments: argparse.Namespace) -> int:
     check_out(tree, destination, store, force=arguments.force)
     Console().out(shown_path(destination.absolute()))
     return 0
+
+
+def _from_remote(arguments: argparse.Namespace, project: Project, store: Store, runs: Runs) -> Tree | None:
+    """Returns a part of a run that is not here, its files fetched; None when the run is here, or nowhere."""
+    if not project.remotes or not re.fullmatch("[0-9a-f]{32}", arguments.run):
+        return None
+    run = RunHash(arguments.run)
+    if runs.result(run) is not None:
+        return None
+    from repro_est.share.remotes import Remotes
+
+    remotes = Remotes(project, store, TerminalObserver(Console()))
+    try:
+        return remotes.part(run, arguments.path)
+    finally:
+        remotes.close()

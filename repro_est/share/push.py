@@ -75,8 +75,7 @@ def push(run: RunHash, store: Store, remote: Remote, spec: RemoteSpec, key: Key 
     """
     if not spec.is_writable:
         raise UsageError(f"remote {spec.name}: is read-only here", hint="change `read_only` or `push` in repro.toml")
-    runs = Runs(store.layout)
-    result = runs.hit(run, on_quarantine=lambda reason: observer.event("quarantined", reason=reason))
+    result = Runs(store.layout).result(run)  # what is sent of it is read and checked below
     if result is None:
         raise UsageError(
             f"run {run[:12]}: has no accepted result, so nothing can be pushed", hint=f"repro show {run[:12]}"

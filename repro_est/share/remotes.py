@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from repro_est.digest import RunHash
-from repro_est.errors import InfrastructureError, RemoteError, ReproError, UsageError, VerificationError
+from repro_est.errors import InfrastructureError, InputError, RemoteError, ReproError, UsageError, VerificationError
 from repro_est.observer import Observer
 from repro_est.plan import Plan
 from repro_est.project import Project
-from repro_est.share.fetch import Found, fetch_plan, fetch_tree, find, install, refuse
+from repro_est.share.fetch import Found, fetch_files, fetch_plan, fetch_tree, find, install, refuse
 from repro_est.share.keys import KeyRing
 from repro_est.share.lease import RemoteLease
 from repro_est.share.push import Pushed, push
@@ -25,6 +25,7 @@ from repro_est.share.settings import RemoteSpec, When, remotes_of
 from repro_est.share.trust import Trust
 from repro_est.store.records import Result
 from repro_est.store.store import Store
+from repro_est.store.trees import Tree
 
 
 def open_remote(spec: RemoteSpec, project: Project) -> Remote:
@@ -117,6 +118,34 @@ class Remotes:
         for found in self.find(run, name):
             try:
                 return install(found, self._store, self._observer, plan=plan), found.spec.name
+            except VerificationError as error:
+                self._refuse(found, error)
+            except RemoteError as error:
+                self._observer.event("warning", message=error.message)
+        return None
+
+    def part(self, run: RunHash, path: str) -> Tree | None:
+        """Returns a file or directory of a run, its files in the store, and fetches no other; None when none has it.
+
+        Args:
+            path: `outputs`, `logs`, or a path below one of them.
+
+        Raises:
+            InputError: the run has nothing there.
+        """
+        top, _, rest = path.strip("/").partition("/")
+        if top not in ("outputs", "logs"):
+            raise InputError(f"run {run}: {path}: got `{top}`, expected a path below `outputs` or `logs`")
+        for found in self.find(run):
+            try:
+                fetch_plan(found, self._store)
+                whole = fetch_tree(found, top, self._store)
+                part = whole.below(rest)
+                if part is None:
+                    there = ", ".join(entry.path for entry in whole.entries[:8]) or "nothing"
+                    raise InputError(f"run {run}: {path}: no such file, {top}/ holds: {there}")
+                fetch_files(found, whole, part, self._store, self._observer)
+                return part
             except VerificationError as error:
                 self._refuse(found, error)
             except RemoteError as error:
