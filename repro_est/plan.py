@@ -41,6 +41,7 @@ from repro_est.digest import Json, RunHash, TreeHash, identify
 from repro_est.errors import VerificationError
 from repro_est.layout import Layout
 from repro_est.recipe.notebook import is_notebook, notebook_command
+from repro_est.recipe.reproducible import UNSAID, Reproducible
 from repro_est.recipe.values import InputReference, Recipe, Word
 
 PLAN_FORMAT = 1
@@ -92,6 +93,7 @@ class Recorded:
         timeout_seconds: None is no limit.
         retries: tries more after a failure of hosts.
         heartbeat_seconds: a rank silent for so long is hung; None is no limit.
+        reproducible: what executing it again may be expected to give.
         limits: of a container: `memory` and `shm_size` in bytes, `cpus`; only those that are set.
     """
 
@@ -105,6 +107,7 @@ class Recorded:
     tags: Mapping[str, str] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     metrics: str = "outputs/metrics.json"
+    reproducible: Reproducible = UNSAID
     timeout_seconds: float | None = None
     retries: int = 0
     heartbeat_seconds: float | None = None
@@ -204,6 +207,7 @@ class Plan:
                 "tags": dict(recorded.tags),
                 "required": list(recorded.required),
                 "metrics": recorded.metrics,
+                **_promise(recorded.reproducible),
                 "timeout_seconds": recorded.timeout_seconds,
                 **({"retries": recorded.retries} if recorded.retries else {}),
                 **({"heartbeat_seconds": recorded.heartbeat_seconds} if recorded.heartbeat_seconds else {}),
@@ -249,6 +253,7 @@ def make_plan(
         tags=dict(recipe.tags),
         required=recipe.outputs.required,
         metrics=recipe.outputs.metrics,
+        reproducible=recipe.reproducible,
         timeout_seconds=recipe.estimator.max_run_duration_seconds,
         retries=recipe.estimator.retries,
         heartbeat_seconds=recipe.estimator.heartbeat_seconds,
@@ -290,6 +295,7 @@ def load_plan(content: Mapping[str, Any], expected: RunHash) -> Plan:
                 tags=recorded["tags"],
                 required=tuple(recorded["required"]),
                 metrics=recorded["metrics"],
+                reproducible=_read_promise(recorded),
                 timeout_seconds=recorded["timeout_seconds"],
                 retries=recorded.get("retries", 0),
                 heartbeat_seconds=recorded.get("heartbeat_seconds"),
@@ -334,6 +340,15 @@ def _document(
         "environment": environment,
         **{key: value for key, value in optional.items() if value},
     }
+
+
+def _promise(promise: Reproducible) -> dict[str, Any]:
+    return {"reproducible": promise.to_json()} if promise != UNSAID else {}
+
+
+def _read_promise(recorded: Mapping[str, Any]) -> Reproducible:
+    promise = recorded.get("reproducible")
+    return UNSAID if promise is None else Reproducible.from_json(promise)
 
 
 def _word(word: Word) -> Json:

@@ -19,6 +19,7 @@ from repro_est.errors import VerificationError
 from repro_est.explain import Difference, differences, hunk, leaves, nearest
 from repro_est.layout import Backend, Binding, Layout
 from repro_est.plan import Plan, PlannedInput, Recorded, load_plan, make_plan
+from repro_est.recipe.reproducible import Determinism, Reproducible, Tolerance
 from repro_est.recipe.schema import KEYS, Category
 from repro_est.recipe.values import Estimator, InputReference, Limits, ModelRequest, Outputs, Parameter, Recipe
 from repro_est.store.trees import Entry, Kind, Tree
@@ -117,6 +118,14 @@ RECORDED_CHANGES: dict[str, Plan] = {
     "cpus": plan(dataclasses.replace(RECIPE, limits=Limits(cpus=1.5))),
     "required": plan(dataclasses.replace(RECIPE, outputs=Outputs(required=("outputs/x",)))),
     "metrics": plan(dataclasses.replace(RECIPE, outputs=Outputs(metrics="outputs/m.json"))),
+    **{
+        key: plan(dataclasses.replace(RECIPE, reproducible=promise))
+        for key, promise in {
+            "class": Reproducible(Determinism.NONE),
+            "files": Reproducible(Determinism.TOLERANCE, files=(("outputs/w.npy", Tolerance(rtol=1e-6)),)),
+            "ignore": Reproducible(ignore=("outputs/*.log",)),
+        }.items()
+    },
     "mode": plan(inputs=(dataclasses.replace(INPUT, copy=True),)),
     "models": plan(dataclasses.replace(RECIPE, models=(ModelRequest("m", "outputs/x"),))),
 }
@@ -364,6 +373,9 @@ RECORDED_FIELDS: dict[str, st.SearchStrategy[Parts]] = {
     "tags": st.dictionaries(words, words, min_size=1).map(lambda new: FULL.of_recipe(tags=tuple(new.items()))),
     "required": st.lists(words, min_size=1).map(lambda new: FULL.of_recipe(outputs=Outputs(required=tuple(new)))),
     "metrics": other(words, "").map(lambda new: FULL.of_recipe(outputs=Outputs(metrics=new))),
+    "reproducible": other(st.sampled_from(Determinism), Determinism.BITWISE).map(
+        lambda new: FULL.of_recipe(reproducible=Reproducible(new))
+    ),
     "timeout_seconds": st.floats(min_value=1).map(lambda new: FULL.of_estimator(max_run_duration_seconds=new)),
     "retries": st.integers(1, 10).map(lambda new: FULL.of_estimator(retries=new)),
     "heartbeat_seconds": st.floats(min_value=1).map(lambda new: FULL.of_estimator(heartbeat_seconds=new)),

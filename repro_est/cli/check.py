@@ -1,7 +1,10 @@
-"""Validate a recipe without running it.
+"""Validate a recipe without running it, or execute a run again and compare.
 
-Looks at the recipe, the lock, and the source: syntax, imports against the lock, missing files, unused inputs, and
-files a snapshot cannot take. Exit code 0 with warnings only, 2 with an error.
+repro check train.toml      the recipe, the lock and the source: syntax, imports against the lock, missing files, unused
+                            inputs, files a snapshot cannot take; exit code 0 with warnings only, 2 with an error
+repro check @               the run is executed again from its stored plan, every output and metric is compared as
+                            [reproducible] of its recipe says; exit code 0 reproduced, 4 not; the verdict is kept
+repro check 3f9c -t lab     the same on other machines; --class bitwise holds it against every byte
 """
 
 from __future__ import annotations
@@ -10,20 +13,49 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from repro_est.cli.common import TerminalObserver, add_json, add_recipe, open_store, shown_path, store_exists
+from repro_est.cli.common import (
+    TerminalObserver,
+    add_json,
+    add_overrides,
+    names_a_run,
+    open_store,
+    shown_path,
+    store_exists,
+)
 from repro_est.console import Console
-from repro_est.errors import LockError, NeedsRun, RecipeError, ReproError, SourceError, UsageError
+from repro_est.errors import LockError, NeedsRun, RecipeError, ReproError, SourceError, UsageError, VerificationError
 from repro_est.lock.values import Lock
 from repro_est.recipe.check import Finding
+from repro_est.recipe.reproducible import Determinism
 from repro_est.recipe.values import Recipe
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_recipe(parser)
+    parser.add_argument("recipe", help="a recipe file, or a run: its hash, a unique start of one, or `@`")
+    add_overrides(parser)
+    parser.add_argument("-t", "--target", help="of a run: where it is executed again (default: where it was)")
+    parser.add_argument(
+        "--class",
+        dest="determinism",
+        choices=[str(kind) for kind in Determinism if kind is not Determinism.NONE],
+        help="of a run: what it is held against (default: what its recipe said)",
+    )
+    parser.add_argument(
+        "--promise", metavar="RECIPE", help="of a run: take [reproducible] of this recipe, not what the run has kept"
+    )
     add_json(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    if names_a_run(Path(arguments.recipe)):
+        return _execute_again(arguments)
+    for option, value in (
+        ("--target", arguments.target),
+        ("--class", arguments.determinism),
+        ("--promise", arguments.promise),
+    ):
+        if value is not None:
+            raise UsageError(f"{arguments.recipe}: a recipe takes no {option}, which is for runs")
     console = Console()
     findings = list(_findings(arguments))
     errors = sum(finding.severity == "error" for finding in findings)
@@ -39,6 +71,43 @@ def execute(arguments: argparse.Namespace) -> int:
         else f"{arguments.recipe}: ok"
     )
     return UsageError.exit_code if errors else 0
+
+
+def _execute_again(arguments: argparse.Namespace) -> int:
+    """Executes a run again and says what differs."""
+    import dataclasses
+
+    from repro_est import engine
+    from repro_est.cli.common import check_store_exists
+    from repro_est.plan import Plan
+    from repro_est.proof.report import lines
+    from repro_est.proof.reproduce import promise_of, reproduce
+    from repro_est.recipe.load import load
+    from repro_est.store.records import Result
+    from repro_est.store.runs import Runs
+
+    if arguments.overrides:
+        raise UsageError(f"{arguments.recipe}: a stored run takes no --set", hint="name the recipe instead")
+    check_store_exists()
+    project, store = open_store()
+    console = Console()
+    observer = TerminalObserver(Console(quiet=arguments.json))
+    plan = engine.plan_of(Runs(store.layout).resolve(arguments.recipe), store)
+    wanted = Determinism(arguments.determinism) if arguments.determinism else None
+    said = load(Path(arguments.promise)).reproducible if arguments.promise else None
+    if arguments.target:
+        plan = dataclasses.replace(plan, recorded=dataclasses.replace(plan.recorded, target=arguments.target))
+
+    def again(plan: Plan) -> Result:
+        return engine.run(plan, store, observer, project, force=True, commit=False).result
+
+    verdict = reproduce(plan, promise_of(plan, wanted, said), store, again)
+    if arguments.json:
+        console.json(verdict.to_json())
+    else:
+        for line in lines(verdict.to_json()):
+            console.out(line)
+    return 0 if verdict.reproduced else VerificationError.exit_code
 
 
 def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:

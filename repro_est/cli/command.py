@@ -45,7 +45,7 @@ VERBS = (
     Verb("cancel", "Work", "end a run, wherever it is", needs_store=True),
     Verb("plan", "Work", "say what `run` would do and why; exit code 10 when it would execute"),
     Verb("lock", "Work", "pin everything a recipe depends on; `--check` without network"),
-    Verb("check", "Work", "validate a recipe without running it"),
+    Verb("check", "Work", "validate a recipe without running it; execute a run again and compare"),
     Verb("model", "Work", "register, promote, trace and download models"),
     Verb("import", "Work", "make a recipe of Azure ML code, a .runconfig, conda.yaml or MLproject"),
     Verb("ls", "Look", "list runs, newest first"),

@@ -61,6 +61,14 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def names_a_run(path: Path) -> bool:
+    """Whether what may be a recipe or a run is a run: `@`, or hex digits that are no file."""
+    text = str(path)
+    return (
+        not path.suffix and not path.exists() and (text.startswith("@") or all(c in "0123456789abcdef" for c in text))
+    )
+
+
 def shown_path(path: Path) -> str:
     """Returns a path relative to the current directory when it is below it, else absolute."""
     return relative(str(path), str(Path.cwd()))

@@ -17,7 +17,15 @@ import time
 from pathlib import Path
 
 from repro_est import engine
-from repro_est.cli.common import TerminalObserver, add_json, add_overrides, metrics_line, open_store, shown_path
+from repro_est.cli.common import (
+    TerminalObserver,
+    add_json,
+    add_overrides,
+    metrics_line,
+    names_a_run,
+    open_store,
+    shown_path,
+)
 from repro_est.cli.recall import note_path, write_note
 from repro_est.cli.summary import summary
 from repro_est.console import Console
@@ -102,7 +110,7 @@ def _execute(arguments: argparse.Namespace, observer: Observer) -> int:
     path = Path(arguments.recipe)
     if arguments.depfile and not Path(arguments.depfile).absolute().parent.is_dir():
         raise UsageError(f"--depfile {arguments.depfile}: no such directory", hint="mkdir -p it in the Makefile's rule")
-    if _names_a_run(path):
+    if names_a_run(path):
         if arguments.overrides or arguments.relock or arguments.depfile:
             raise UsageError(
                 f"{path}: a stored run takes no --set, --relock or --depfile", hint="name the recipe instead"
@@ -178,13 +186,6 @@ def _dry_run(plan: Plan, wishes: Wishes, project: Project, store: Store, argumen
         names = ("rank", "host", "node", "local rank", "devices", "address")
         console.table([[str(cell) for cell in row] for row in rows], header=names)
     return 0
-
-
-def _names_a_run(path: Path) -> bool:
-    text = str(path)
-    return (
-        not path.suffix and not path.exists() and (text.startswith("@") or all(c in "0123456789abcdef" for c in text))
-    )
 
 
 def _left(left: Detached, plan: Plan, arguments: argparse.Namespace, observer: Observer) -> int:

@@ -17,6 +17,7 @@ from repro_est.console import Console, human_size, human_time, visible
 from repro_est.digest import RunHash, TreeHash
 from repro_est.explain import leaves
 from repro_est.plan import Plan
+from repro_est.proof.verdicts import in_words, read_verdicts
 from repro_est.store.models import Models
 from repro_est.store.records import AttemptRecord, Result, Status
 from repro_est.store.runs import Runs
@@ -96,6 +97,7 @@ def _document(
         "result": result.to_json() if result else None,
         "models": [model.to_json() for model in Models(store.layout).all() if model.run == run],
         "attempts": [{**attempt.to_json(), "accepted": _is_accepted(attempt, result)} for attempt in attempts],
+        "verdicts": read_verdicts(store.layout, run),
         "plan": plan.document,
         "recorded": plan.to_json()["recorded"],
     }
@@ -126,6 +128,8 @@ def _print(
             console.out(f"model    {model.name} version {model.version}")
     for attempt in attempts:
         console.out(f"attempt  {_attempt_line(attempt, result)}")
+    for verdict in read_verdicts(store.layout, run):
+        console.out(f"checked  {visible(in_words(verdict))}")
     console.out(f"logs     {shown_path(_logs(run, result, attempts, store))}")
     console.out("")
     console.table(

@@ -19,6 +19,18 @@ _WORD = {
     ]
 }
 
+_TOLERANCE = {
+    "anyOf": [
+        {"type": "number", "minimum": 0},
+        {
+            "type": "object",
+            "properties": {name: {"type": "number", "minimum": 0} for name in ("rtol", "atol")},
+            "minProperties": 1,
+            "additionalProperties": False,
+        },
+    ]
+}
+
 _STRINGS = {"type": "array", "items": {"type": "string"}}
 
 
@@ -54,6 +66,7 @@ _SHAPES: dict[Type, dict[str, Any]] = {
     Type.BACKEND: {
         "anyOf": [{"enum": [str(backend) for backend in Backend]}, *(_backend_table(backend) for backend in Backend)]
     },
+    Type.TOLERANCES: {"type": "object", "additionalProperties": _TOLERANCE},
     Type.ANY: {},
 }
 

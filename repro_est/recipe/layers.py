@@ -16,7 +16,9 @@ from repro_est.errors import Problem, RecipeError, UsageError
 from repro_est.files import is_utf8, printable
 from repro_est.recipe.schema import TABLES, Type, keys_of
 
-_OPEN_TABLES = ("script_params", "environment_variables", "tags", "virtual_packages", "image_registry_details")
+_OPEN_TABLES = (
+    "script_params", "environment_variables", "tags", "virtual_packages", "image_registry_details", "metrics", "files",
+)  # fmt: skip
 
 Path_ = tuple[str, ...]
 """A key, by the tables it is in."""

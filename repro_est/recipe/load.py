@@ -21,6 +21,7 @@ from repro_est.recipe.distributed import read_layout
 from repro_est.recipe.forms import NETRC, credential, is_date, is_python, looks_secret, without_addresses
 from repro_est.recipe.layers import Layer, Path_, document_layers, override_layer, recipe_layers
 from repro_est.recipe.notebook import is_notebook, parameter_name, read_notebook
+from repro_est.recipe.reproducible import Determinism, Reproducible, Tolerance
 from repro_est.recipe.schema import LATER_TABLES, TABLES, Key, Type, keys_of
 from repro_est.recipe.values import (
     EnvironmentRequest,
@@ -131,6 +132,7 @@ class _Reader:
         environment = self._environment()
         limits = self._limits()
         outputs = self._outputs()
+        reproducible = self._reproducible()
         inputs = tuple(self._inputs())
         resumed = self._resumed()
         if resumed is not None:
@@ -158,6 +160,7 @@ class _Reader:
             limits=limits,
             inputs=inputs,
             outputs=outputs,
+            reproducible=reproducible,
             models=models,
             secrets=secrets,
             salt=top["salt"],
@@ -618,6 +621,28 @@ class _Reader:
             self._problem(("outputs", "metrics"), f"got {metrics!r}, expected a file such as `outputs/metrics.json`")
         return Outputs(tuple(values["required"]), metrics)
 
+    def _reproducible(self) -> Reproducible:
+        place = ("reproducible",)
+        values = self._values("reproducible", place)
+        for key in ("files", "ignore"):
+            for pattern in values[key]:
+                if not _may_name_an_output(pattern) and not (key == "ignore" and pattern.startswith("metrics/")):
+                    self._problem((*place, key), f"got {pattern!r}, expected a path or glob below `outputs/`")
+        kind = Determinism(values["class"])
+        named = self._document.get("reproducible", {}).get("class", kind)
+        for key in ("metrics", "files"):
+            if values[key] and named in tuple(Determinism) and kind is not Determinism.TOLERANCE:
+                self._problem((*place, key), 'goes with class = "tolerance"')
+        metrics, files = (tuple(self._tolerances((*place, key), values[key])) for key in ("metrics", "files"))
+        return Reproducible(kind, metrics, files, tuple(values["ignore"]))
+
+    def _tolerances(self, place: Path_, values: Mapping[str, Any]) -> Iterator[tuple[str, Tolerance]]:
+        for name, value in values.items():
+            try:
+                yield name, Tolerance.read(value)
+            except ValueError as error:
+                self._problem((*place, name), f"got {_shown(value)}, {error}")
+
     def _models(self) -> Iterator[ModelRequest]:
         for name in self._named("models"):
             place = ("models", name)
@@ -732,6 +757,8 @@ def _type_problem(expected: Type, value: Any) -> str | None:
         case Type.STRING_TABLE:
             fine = isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
         case Type.PARAMS:
+            fine = isinstance(value, dict)
+        case Type.TOLERANCES:
             fine = isinstance(value, dict)
         case Type.WORDS:
             fine = isinstance(value, list)

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from repro_est.layout import Backend, Binding
+from repro_est.recipe.reproducible import Determinism
 
 
 class Category(StrEnum):
@@ -35,6 +36,7 @@ class Type(StrEnum):
     WORDS = "an array of words"
     STRING_OR_STRINGS = "a string or an array of strings"
     BACKEND = "a backend, or a table with its type"
+    TOLERANCES = "a table of tolerances"
     ANY = "anything"
 
 
@@ -247,6 +249,39 @@ KEYS = (
     Key("models", "description", Type.STRING, _R, "For people.", ""),
     Key("models", "tags", Type.STRING_TABLE, _R, "For filters.", {}),
     Key(
+        "reproducible",
+        "class",
+        Type.STRING,
+        _R,
+        "What executing it again gives: bitwise, the same bytes; tolerance, numbers near enough; none, no promise.",
+        "bitwise",
+        choices=tuple(Determinism),
+    ),
+    Key(
+        "reproducible",
+        "metrics",
+        Type.TOLERANCES,
+        _R,
+        "How far a metric may be off: {accuracy = 0.01} is absolute, or {accuracy = {rtol = 1e-3, atol = 1e-6}}.",
+        {},
+    ),
+    Key(
+        "reproducible",
+        "files",
+        Type.TOLERANCES,
+        _R,
+        'The same for the numbers in files, by path or glob: {"outputs/*.npy" = {rtol = 1e-6}}; npy, npz, json, csv.',
+        {},
+    ),
+    Key(
+        "reproducible",
+        "ignore",
+        Type.STRINGS,
+        _R,
+        "Paths or globs of outputs that may be anything, and `metrics/NAME`.",
+        (),
+    ),
+    Key(
         "compat", "azureml", Type.BOOLEAN, _H, "The script may `import azureml.core`; what it uses of it works.", False
     ),
 )
@@ -255,13 +290,12 @@ NAMED_TABLES = ("inputs", "models")
 """Tables whose keys are names chosen by the user."""
 
 LATER_TABLES = {
-    "reproducible": _TEAM,
     "remotes": _TEAM,
     "sandbox": _TEAM,
 }
 """Tables of later versions, refused with a sentence."""
 
-TABLES = ("estimator", "environment", "docker", "inputs", "outputs", "models", "compat")
+TABLES = ("estimator", "environment", "docker", "inputs", "outputs", "models", "reproducible", "compat")
 
 
 def keys_of(table: str) -> dict[str, Key]:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from repro_est.layout import Layout
+from repro_est.recipe.reproducible import UNSAID, Reproducible
 
 _ONE_PROCESS = Layout()
 _HOST = r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d+)?"
@@ -235,7 +236,7 @@ class Recipe:
         path: absolute path of the recipe file.
         files: the recipe and every file it extends, absolute and without symlinks; the recipe first.
         names: `(name, file)`: the absolute name by which each was asked for, which may lead through symlinks.
-        experiment_name, tags, description: recorded, never hashed.
+        experiment_name, tags, description, reproducible: recorded, never hashed.
         secrets: names of environment variables given to the script; the names are hashed, no value ever is.
         salt: hashed; changing it forces another run.
         compat_azureml: `import azureml.core` works in the script.
@@ -248,6 +249,7 @@ class Recipe:
     limits: Limits = Limits()
     inputs: tuple[Input, ...] = ()
     outputs: Outputs = Outputs()
+    reproducible: Reproducible = UNSAID
     models: tuple[ModelRequest, ...] = ()
     secrets: tuple[str, ...] = ()
     salt: str = ""

@@ -9,6 +9,7 @@ runs/<hash>/attempts/<n>/     attempt.json, logs/, outputs/ (read-only views)
 runs/<hash>/result.json       the commit record, written last
 runs/<hash>/outputs, logs     links to those of the accepted attempt
 runs/<hash>/notes.jsonl       tags, properties, experiments (`store.notes`)
+runs/<hash>/verdicts.jsonl    what executing it again gave (`proof.verdicts`)
 runs/<hash>/submission.json   who was started to execute it, by the Python API (`api.submission`)
 runs/<hash>/page.html         the run for people (`portal.page`); may be missing, or be made again
 envs/<key>/                   a finished prefix; env.json inside is its record
@@ -88,6 +89,9 @@ class Layout:
 
     def notes(self, run: RunHash) -> Path:
         return self.run(run) / "notes.jsonl"
+
+    def verdicts(self, run: RunHash) -> Path:
+        return self.run(run) / "verdicts.jsonl"
 
     def submission(self, run: RunHash) -> Path:
         return self.run(run) / "submission.json"
