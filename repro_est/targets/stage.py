@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from repro_est.digest import RunHash
 from repro_est.errors import InputError
 from repro_est.files import copy_file
 from repro_est.inputs import fetched_path, subtree_of_run
@@ -97,20 +98,16 @@ def stage(plan: Plan, store: Store, root: Path) -> Workplace:
 def open_input(item: PlannedInput, store: Store, views: Path) -> InputTree:
     """Finds the bytes of an input and checks that they are the planned ones.
 
+    Where they are gone from where they were, a store that has them all gives them.
+
     Args:
         views: where a private copy is made of an input that lives in the store only.
     """
-    match dict(item.origin):
-        case {"path": path, **rest} if not rest:
-            real = Path(path)
-        case {"url": url, "sha256": sha256}:
-            real = _fetched(url, sha256, store)
-        case {"model": _}:
-            real = _copy_of(item.name, store.read_tree(item.tree), store, views)
-        case {"run": run, "path": path}:
-            real = _copy_of(item.name, subtree_of_run(run, path, store, Runs(store.layout)), store, views)
-        case origin:
-            raise InputError(f"inputs.{item.name}: cannot tell where its bytes are from {origin!r}")
+    kept = _kept(item, store)
+    if kept is not None and not _is_where_it_was(item, store):
+        real = _copy_of(item.name, kept, store, views)
+    else:
+        real = _place_of(item, store, views)
     tree = digest_input(real, store)
     if tree.tree.hash != item.tree:
         raise InputError(
@@ -119,6 +116,41 @@ def open_input(item: PlannedInput, store: Store, views: Path) -> InputTree:
             hint="run the recipe again, so that the new content gets its own hash",
         )
     return tree
+
+
+def _place_of(item: PlannedInput, store: Store, views: Path) -> Path:
+    match dict(item.origin):
+        case {"path": path, **rest} if not rest:
+            return Path(path)
+        case {"url": url, "sha256": sha256}:
+            return _fetched(url, sha256, store)
+        case {"model": _}:
+            return _copy_of(item.name, store.read_tree(item.tree), store, views)
+        case {"run": run, "path": path}:
+            return _copy_of(item.name, subtree_of_run(run, path, store, Runs(store.layout)), store, views)
+        case origin:
+            raise InputError(f"inputs.{item.name}: cannot tell where its bytes are from {origin!r}")
+
+
+def _kept(item: PlannedInput, store: Store) -> Tree | None:
+    """Returns the input as the store has it, None where it has not all of its bytes; it has after a capsule came."""
+    if not store.has_tree(item.tree):
+        return None
+    tree = store.read_tree(item.tree)
+    return tree if all(map(store.has_blob, tree.files())) else None
+
+
+def _is_where_it_was(item: PlannedInput, store: Store) -> bool:
+    """Whether the place the plan names still has what was planned."""
+    origin = item.origin
+    if "run" in origin:
+        return "model" in origin or Runs(store.layout).result(RunHash(origin["run"])) is not None
+    if "url" in origin:
+        return fetched_path(store, origin["url"], origin["sha256"]).exists()
+    try:
+        return digest_input(Path(origin["path"]), store).tree.hash == item.tree
+    except InputError:
+        return False
 
 
 def lock_url_inputs(recipe: Recipe, lock: Lock, store: Store) -> Lock:
