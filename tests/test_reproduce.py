@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro_est.proof.distance import ABSENT, Distance, distance, first_offset
+from repro_est.proof.distance import ABSENT, Distance, Tally, distance, first_offset
 from repro_est.recipe.reproducible import EXACT, Determinism, Reproducible, Tolerance
 from tests.conftest import Workshop
 
@@ -264,6 +264,19 @@ def test_another_shape_is_a_difference_no_tolerance_allows(tmp_path: Path) -> No
     found = apart(tmp_path, "w.npy", npy([1, 2]), npy([1, 2], shape=(2, 1)), Tolerance(1, 1))
     assert found is not None
     assert (found.outside, found.first and found.first.expected) == (1, "shape (2,) of <f8")
+
+
+@given(
+    st.lists(st.tuples(st.floats(), st.floats()) | st.floats().map(lambda x: (x, x)), min_size=1, max_size=30),
+    st.floats(0, 1e3),
+    st.floats(0, 1e3),
+)
+def test_many_numbers_are_told_as_one_by_one(pairs: list[tuple[float, float]], rtol: float, atol: float) -> None:
+    at_once, one_by_one = (Tally(lambda place: Tolerance(rtol, atol)) for _ in range(2))
+    at_once.numbers([one for one, _ in pairs], [two for _, two in pairs], lambda at: (at,))
+    for at, (one, two) in enumerate(pairs):
+        one_by_one.number((at,), one, two)
+    assert at_once.distance() == one_by_one.distance()
 
 
 def test_the_same_arrays_packed_in_another_way_do_not_differ(tmp_path: Path) -> None:

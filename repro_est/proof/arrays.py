@@ -96,25 +96,20 @@ def _compare(one: IO[bytes], two: IO[bytes], tally: Tally, prefix: Place) -> Non
         if len(mine) != count * expected.size or len(theirs) != len(mine):
             raise Unreadable("ends early")
         if mine == theirs:
-            tally.same(count)
+            tally.same(count * len(expected.format))
         else:
             _compare_piece(mine, theirs, done, expected, tally, prefix)
         done += count
 
 
 def _compare_piece(mine: bytes, theirs: bytes, start: int, header: _Header, tally: Tally, prefix: Place) -> None:
-    pairs = zip(
-        struct.iter_unpack(header.order + header.format, mine),
-        struct.iter_unpack(header.order + header.format, theirs),
-        strict=True,
+    count, width = len(mine) // header.size, len(header.format)
+    code = f"{header.order}{count * width}{header.format[0]}"
+    tally.numbers(
+        struct.unpack(code, mine),
+        struct.unpack(code, theirs),
+        lambda at: (*prefix, *header.place(start + at // width)),
     )
-    for number, (first, second) in enumerate(pairs, start):
-        if first == second:
-            tally.same(1)
-        else:
-            place = (*prefix, *header.place(number))
-            for value, other in zip(first, second, strict=True):
-                tally.number(place, value, other)
 
 
 def _header(file: IO[bytes]) -> _Header:

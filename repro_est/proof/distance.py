@@ -8,7 +8,7 @@ within its tolerance.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,33 @@ class Tally:
             self._relative, error / abs(expected) if expected and math.isfinite(expected) else math.inf
         )
         self._differs(place, expected, got, outside=not self._allowed(place).allows(expected, got))
+
+    def numbers(self, expected: Sequence[float], got: Sequence[float], place: Callable[[int], Place]) -> None:
+        """As `number` for each pair, with one tolerance for all and a place only where it is told: arrays are long.
+
+        Args:
+            place: of a pair, by its number.
+        """
+        allowed = self._allowed(place(0))
+        rtol, atol, infinite = allowed.rtol, allowed.atol, math.inf
+        for at, (mine, theirs) in enumerate(zip(expected, got, strict=True)):
+            if mine == theirs:
+                continue
+            error, size = abs(theirs - mine), abs(mine)
+            limit = atol + rtol * size
+            near = error <= limit
+            told = self._first is not None and (near or self._first_outside is not None)
+            if not told or not error < infinite or not limit < infinite:
+                self._compared -= 1  # `number` counts it, and looks closer
+                self.number(place(at), mine, theirs)
+                continue
+            self._differing += 1
+            self._outside += not near
+            if error > self._absolute:
+                self._absolute = error
+            if error > self._relative * size:
+                self._relative = error / size if size else infinite
+        self._compared += len(expected)
 
     def other(self, place: Place, expected: object, got: object) -> None:
         """Notes values of which one at least is no number, or that stand where the other file has nothing."""

@@ -333,8 +333,10 @@ def _tree(received: _Received, name: TreeHash) -> Tree:
             raise VerificationError(f"tree {name}: {error}") from None
         if entry.is_file and entry.sha256 is None:
             raise VerificationError(f"tree {name}: {entry.path} has no sha256")
-        if entry.kind is Kind.SYMLINK and (problem := symlink_problem(entry.path, entry.target)):
-            raise VerificationError(f"tree {name}: {entry.path}: {problem}")
+        if entry.kind is Kind.SYMLINK:
+            problem = symlink_problem(entry.path, entry.target) if entry.target else "a symlink to nothing"
+            if problem is not None:
+                raise VerificationError(f"tree {name}: {entry.path}: {problem}")
     return tree
 
 
