@@ -60,6 +60,7 @@ VERBS = (
     Verb("models", "Look", "list registered models"),
     Verb("provenance", "Look", "where a run came from: in-toto and SLSA, an SBOM, a checklist", needs_store=True),
     Verb("capsule", "Look", "carry a whole run to another machine, to be executed there without network"),
+    Verb("challenge", "Team", "compare a run with what others have made of the same plan", needs_store=True),
     Verb("push", "Team", "push runs to a remote of the team, signed", needs_store=True),
     Verb("pull", "Team", "take a run of the team into this store, every byte checked"),
     Verb("remotes", "Team", "list the remotes and ask each whether it answers"),

@@ -122,7 +122,25 @@ def compare(
     Raises:
         VerificationError: a blob is not what it is named for.
     """
-    mine, theirs = _by_path(store.read_tree(expected.outputs)), _by_path(store.read_tree(got.outputs))
+    trees = store.read_tree(expected.outputs), store.read_tree(got.outputs)
+    return compare_outputs(*trees, promise, store, metrics=(expected.metrics, got.metrics), metrics_file=metrics_file)
+
+
+def compare_outputs(
+    expected: Tree,
+    got: Tree,
+    promise: Reproducible,
+    store: Store,
+    *,
+    metrics: tuple[Mapping[str, float], Mapping[str, float]],
+    metrics_file: str = "outputs/metrics.json",
+) -> Comparison:
+    """As `compare`, of outputs whose differing files this store has.
+
+    Args:
+        metrics: of both.
+    """
+    mine, theirs = _by_path(expected), _by_path(got)
     paths = sorted(mine.keys() | theirs.keys())
     ignored = tuple(path for path in paths if promise.is_ignored(path))
     files = _Files(promise, store, metrics_file)
@@ -131,8 +149,8 @@ def compare(
         for path in paths
         if not promise.is_ignored(path) and (difference := files.difference(path, mine.get(path), theirs.get(path)))
     ]
-    metrics = _metrics(expected.metrics, got.metrics, promise)
-    return Comparison(len(paths) - len(ignored), ignored, tuple(differing), tuple(metrics))
+    told = tuple(_metrics(*metrics, promise))
+    return Comparison(len(paths) - len(ignored), ignored, tuple(differing), told)
 
 
 class _Files:
@@ -190,6 +208,20 @@ def _metrics(expected: Mapping[str, float], got: Mapping[str, float], promise: R
 
 def _by_path(tree: Tree) -> dict[str, Entry]:
     return {f"{OUTPUTS}/{entry.path}": entry for entry in tree.entries}
+
+
+def differing_files(expected: Tree, got: Tree, promise: Reproducible) -> list[Entry]:
+    """Returns the files of `got` whose content has to be looked into."""
+    mine, theirs = _by_path(expected), _by_path(got)
+    return [
+        entry
+        for path, entry in theirs.items()
+        if entry.is_file
+        and not promise.is_ignored(path)
+        and (known := mine.get(path)) is not None
+        and known.kind is entry.kind
+        and not _same_content(known, entry)
+    ]
 
 
 def _same_content(mine: Entry, theirs: Entry) -> bool:

@@ -16,7 +16,8 @@ def lines(verdict: Mapping[str, Any]) -> Iterator[str]:
     outcome = "reproduced" if verdict["reproduced"] else "NOT reproduced"
     yield f"run      {verdict['run_hash']}  {outcome}, class {promise['class']}"
     for name, side in (("expected", one), ("got", two)):
-        yield f"{name:<8} attempt {side['attempt']}  {side['finished']}  on {visible(machine_in_words(side['facts']))}"
+        what = visible(side.get("source") or f"attempt {side['attempt']}")
+        yield f"{name:<8} {what}  {side['finished']}  on {visible(machine_in_words(side['facts']))}"
     for name, before, after in differing_facts(one["facts"], two["facts"]):
         yield f"machine  {visible(name)}: {visible(before)} -> {visible(after)}"
     held = [item for item in (*verdict["files"], *verdict["metrics"]) if item["tolerated"]]

@@ -71,22 +71,23 @@ def reproduce(plan: Plan, promise: Reproducible, store: Store, execute: Callable
         ReproError: it could not be executed, so nothing can be said.
     """
     expected = accepted(plan.hash, store)
-    before = _side(plan.hash, expected.attempt, store)
+    before = side_of(plan.hash, expected.attempt, store)
     try:
         result = execute(plan)
     except ScriptFailed as error:
         last = Runs(store.layout).attempts(plan.hash)[-1]
-        failed = Verdict(plan.hash, promise, before, _of(last), *_who_and_when(), failure=error.message.splitlines()[0])
+        failed = Verdict(plan.hash, promise, before, _of(last), *who_and_when(), failure=error.message.splitlines()[0])
         write_verdict(store.layout, failed)
         raise
     comparison = compare(expected, result, promise, store, metrics_file=plan.recorded.metrics)
-    after = _side(plan.hash, result.attempt, store)
-    verdict = Verdict(plan.hash, promise, before, after, *_who_and_when(), comparison)
+    after = side_of(plan.hash, result.attempt, store)
+    verdict = Verdict(plan.hash, promise, before, after, *who_and_when(), comparison)
     write_verdict(store.layout, verdict)
     return verdict
 
 
-def _side(run: RunHash, number: int, store: Store) -> Side:
+def side_of(run: RunHash, number: int, store: Store) -> Side:
+    """Returns an attempt of this store as one side of a verdict."""
     record = next((item for item in Runs(store.layout).recorded(run) if item.number == number), None)
     return _of(record) if record else Side(number, "", "")
 
@@ -95,7 +96,8 @@ def _of(record: AttemptRecord) -> Side:
     return Side(record.number, record.outputs, record.finished, facts_of(record.facts))
 
 
-def _who_and_when() -> tuple[str, str]:
+def who_and_when() -> tuple[str, str]:
+    """Returns who asks, and the time."""
     try:
         who = getpass.getuser()
     except (KeyError, OSError):

@@ -4,7 +4,7 @@
      "promise": {"class", "metrics", "files", "ignore"}    what it was held against
      "reproduced": true,                                   never said without a class and two machines
      "failure": "",                                        why it did not get to its end, else empty
-     "expected": {"attempt", "outputs", "finished", "facts"}, "got": the same     facts: machine, hosts, image, ...
+     "expected": {"attempt", "outputs", "finished", "facts", "source"?}, "got": the same    facts: machine, image, ...
      "compared", "ignored": [path], "files": [...], "metrics": [...]}             as `proof.compare` says it
 
 Appended to, never rewritten; a torn last line is skipped. It identifies nothing, and travels nowhere by itself.
@@ -39,6 +39,7 @@ class Side:
         attempt: its number in this store.
         outputs: tree, `""` for none.
         finished: when.
+        source: who has it, where that is not this store: `remote team, signed by ada`.
         facts: of the attempt: machine, hosts, image, interpreter.
     """
 
@@ -46,12 +47,14 @@ class Side:
     outputs: str
     finished: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "attempt": self.attempt,
             "outputs": self.outputs,
             "finished": self.finished,
+            **({"source": self.source} if self.source else {}),
             "facts": dict(self.facts),
         }
 
@@ -146,4 +149,6 @@ def in_words(verdict: Mapping[str, Any]) -> str:
         machines += f", then on {machine_in_words(two)}"
     else:
         machines += ", twice"
+    if source := verdict["got"].get("source"):
+        machines += f"  ({source})"
     return f"{outcome}, {kind}  {machines}  {verdict['when']}"
