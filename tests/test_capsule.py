@@ -23,6 +23,7 @@ import rfc8785
 from repro_est.share.keys import Key, KeyRing
 from repro_est.share.trust import Trust
 from tests.conftest import PackageIndex, Workshop, as_root
+from tests.lab.conda_package import Channel
 
 SCRIPT = """\
 import os, sys, tiny, pathlib
@@ -208,6 +209,22 @@ def test_an_imported_run_executes_without_network(
     attempts = there.repro("show", run, "--json").json["attempts"]
     assert [item["accepted"] for item in attempts] == [False, True]
     assert attempts[0]["outputs"] == attempts[1]["outputs"]
+    assert there.repro("check", run).code == 0
+
+
+def test_a_conda_environment_brings_its_own_python(
+    workshop: Workshop, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = workshop.recipe(
+        "import sys; open('outputs/x', 'w').write(sys.version)\n",
+        f'[environment]\nchannels = ["{channel.url}"]\n',
+        estimator='conda_packages = ["python"]',
+    )
+    run = workshop.run(recipe)["run_hash"]
+    assert workshop.repro("capsule", "export", "@", "-o", "run.tar", "--json").json["left_out"] == []
+    shutil.rmtree(channel.root)
+    there = elsewhere(workshop, monkeypatch)
+    assert there.repro("capsule", "import", str(workshop.root / "run.tar")).code == 0
     assert there.repro("check", run).code == 0
 
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repro_est.proof.distance import ABSENT, Distance, Tally, distance, first_offset
+from repro_est.proof.machines import differing_facts, machine_in_words
 from repro_est.recipe.reproducible import EXACT, Determinism, Reproducible, Tolerance
 from tests.conftest import Workshop
 
@@ -218,6 +219,42 @@ def test_options_of_runs_mean_nothing_for_a_recipe_and_the_other_way_round(works
 def test_a_promise_that_makes_no_sense_is_refused(workshop: Workshop, text: str, expected: str) -> None:
     done = workshop.repro("plan", workshop.recipe("", f"[reproducible]\n{text}\n"))
     assert (done.code, expected in done.err) == (2, True), done.err
+
+
+# ---- machines
+
+
+def _at(*hosts: str, cpu: str = "AMD EPYC") -> dict[str, Any]:
+    return {
+        "target": "lab",
+        "hosts": [
+            {
+                "host": host,
+                "address": "10.0.0.1",
+                "ranks": [0],
+                "clock_skew": 0.1,
+                "machine": {"cpu_model": cpu, "cpu_count": 2},
+            }
+            for host in hosts
+        ],
+    }
+
+
+def test_the_hosts_of_a_run_are_named_with_their_hardware() -> None:
+    assert machine_in_words(_at("h1", "h2")) == "h1 (AMD EPYC, 2 CPUs); h2 (AMD EPYC, 2 CPUs)"
+    gpus = [{"name": "H100", "driver_version": "570.1"}, {"name": "H100", "driver_version": "570.1"}]
+    machine = {"hostname": "ada", "cpu": "Xeon", "cpu_count": 1, "memory": 8e9, "gpus": gpus}
+    assert machine_in_words({"machine": machine}) == "ada (Xeon, 1 CPU, 8.0 GB; 2 x H100, driver 570.1)"
+
+
+def test_what_differs_of_two_machines_is_named_and_a_host_less_only_by_its_name() -> None:
+    assert differing_facts(_at("h1", "h2"), _at("h1", cpu="Xeon")) == [
+        ("hosts.0.machine.cpu_model", "AMD EPYC", "Xeon"),
+        ("hosts.1.host", "h2", "-"),
+    ]
+    moved = _at("h1")
+    moved["hosts"][0] |= {"clock_skew": 0.2, "address": "10.0.0.9"}
+    assert differing_facts(_at("h1"), moved) == []
 
 
 # ---- distances
