@@ -494,6 +494,11 @@ def test_what_is_no_capsule_is_refused(workshop: Workshop, monkeypatch: pytest.M
     _refused(workshop, monkeypatch, path, "is no capsule")
 
 
+def test_the_verb_that_makes_recipes_says_where_capsules_go(workshop: Workshop, copied: Path) -> None:
+    done = workshop.repro("import", copied.name)
+    assert (done.code, "repro capsule import run.tar" in done.err) == (2, True)
+
+
 def test_a_file_that_is_not_there_is_a_usage_error(workshop: Workshop) -> None:
     assert workshop.repro("capsule", "import", "nowhere.tar").code == 2
 

@@ -56,7 +56,8 @@ def read_drafts(path: Path, wishes: Wishes) -> tuple[Draft, ...]:
     elif path.suffix in (".runconfig", ".yml", ".yaml") or path.name.lower() == "mlproject":
         _read_yaml(YamlFile(path, shown), draft, wishes)
     else:
-        raise UsageError(f"{shown}: got a file of an unknown kind, expected {_KNOWN}")
+        hint = f"repro capsule import {shown}   takes a run that was exported" if path.suffix == ".tar" else None
+        raise UsageError(f"{shown}: got a file of an unknown kind, expected {_KNOWN}", hint=hint)
     return (draft,)
 
 
