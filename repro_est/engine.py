@@ -14,12 +14,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro_est.digest import RunHash
+from repro_est.digest import RunHash, TreeHash
 from repro_est.environment.key import environment_document
 from repro_est.errors import (
     Detached,
@@ -48,6 +48,7 @@ from repro_est.recipe.notebook import is_notebook
 from repro_est.recipe.values import Recipe
 from repro_est.registration import Labels, register_output
 from repro_est.snapshot import Listing, Snapshot, list_source, snapshot
+from repro_est.store.freshness import holding
 from repro_est.store.models import Model
 from repro_est.store.records import Result
 from repro_est.store.runs import Runs
@@ -116,15 +117,30 @@ def prepare(
         SourceError, InputError: the source or an input cannot be pinned; a run that is needed is not there.
         ScriptFailed: one that was needed failed.
     """
-    return _Preparation(project, store, observer, relock=relock, run_needed=run_needed).of(recipe)
+    with holding(store.layout) if recipe.needed else contextlib.nullcontext() as hold:
+        preparation = _Preparation(project, store, observer, relock=relock, run_needed=run_needed, hold=hold)
+        return preparation.of(recipe)
 
 
 class _Preparation:
-    """Prepares a recipe and those it needs, each once."""
+    """Prepares a recipe and those it needs, each once.
 
-    def __init__(self, project: Project, store: Store, observer: Observer, *, relock: bool, run_needed: bool) -> None:
+    Args:
+        hold: keeps a snapshot while what comes before its run may take days.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        store: Store,
+        observer: Observer,
+        *,
+        relock: bool,
+        run_needed: bool,
+        hold: Callable[[TreeHash], None] | None,
+    ) -> None:
         self._project, self._store, self._observer = project, store, observer
-        self._relock, self._run_needed = relock, run_needed
+        self._relock, self._run_needed, self._hold = relock, run_needed, hold
         self._needed: dict[Path, Prepared] = {}
 
     def of(self, recipe: Recipe) -> Prepared:
@@ -134,7 +150,11 @@ class _Preparation:
         source = take_snapshot(recipe, self._project, store)
         for warning in source.warnings:
             observer.event("warning", message=warning)
+        if self._hold is not None:
+            self._hold(source.hash)
         inputs = pin_inputs(recipe.inputs, lock, store, Runs(store.layout), self._run_of)
+        if self._hold is not None:
+            store.has_tree(source.hash)
         plan = make_plan(
             recipe,
             environment=environment_document(lock, current_platform()),

@@ -207,6 +207,18 @@ def sha256_file(path: Path) -> Sha256:
     return Sha256(hasher.hexdigest())
 
 
+def size_of(path: Path) -> int:
+    """Returns the bytes that are free when a file or directory is gone: those of files with no other name."""
+    total = 0
+    with contextlib.suppress(FileNotFoundError):  # somebody else removes it
+        total = path.lstat().st_size if path.is_file() and not path.is_symlink() else 0
+        for directory, _, names in os.walk(path):
+            for name in names:
+                status = os.lstat(os.path.join(directory, name))
+                total += status.st_size if status.st_nlink == 1 else 0
+    return total
+
+
 def make_read_only(path: Path) -> None:
     """Takes the write bits from a file or a whole directory tree; symlinks are left alone."""
     for directory, names, files in os.walk(path, topdown=False):

@@ -17,6 +17,7 @@ from repro_est.lock.values import Lock
 from repro_est.plan import PlannedInput
 from repro_est.recipe.values import Input, InputMode, ModelInput, PathInput, Recipe, RecipeInput, RunInput, UrlInput
 from repro_est.snapshot import digest_input
+from repro_est.store.freshness import renew_if_ours
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
 from repro_est.store.trees import Kind, Tree
@@ -92,6 +93,7 @@ def subtree_of_run(run: RunHash, path: str, store: Store, runs: Runs) -> Tree:
     Raises:
         InputError: the run has no result, or nothing stands at `path`.
     """
+    renew_if_ours(store.layout, store.layout.run(run))
     result = runs.result(run)
     if result is None:
         raise InputError(

@@ -14,6 +14,7 @@ from repro_est.digest import RunHash
 from repro_est.errors import InputError
 from repro_est.snapshot import keep
 from repro_est.store.chain import moment
+from repro_est.store.freshness import renew_if_ours
 from repro_est.store.models import Model, Models, check_labels
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
@@ -47,6 +48,7 @@ def register_output(
         UsageError: a name that no model may have, or a framework's version without the framework.
     """
     runs = Runs(store.layout)
+    renew_if_ours(store.layout, store.layout.run(run))
     result = runs.result(run)
     if result is None:
         attempts = runs.attempts(run)

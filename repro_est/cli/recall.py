@@ -14,12 +14,13 @@ from __future__ import annotations
 import marshal
 import os
 import sys
+import time
 
 from xxhash import xxh3_128_hexdigest
 
 from repro_est import __version__
 from repro_est.cli.summary import relative, summary
-from repro_est.store.fingerprint import RACY_NS, packed, unchanged
+from repro_est.store.fingerprint import RACY_NS, RENEW_SECONDS, packed, unchanged
 
 TYPE_CHECKING = False  # mypy takes it for typing's, which takes 5 ms to import
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def recall(words: list[str]) -> str | None:
             note = _decode(file.read())
         same = _same_files(note["files"]) and _same_places(note["places"])
         if not (same and _same_blobs(store, note["blobs"]) and _same_trees(note["trees"])):
+            return None
+        if not _in_use(f"{store}/runs/{note['run_hash']}"):
             return None
         if quiet:
             return f"{note['outputs']}\n"
@@ -132,6 +135,11 @@ def _store() -> str:
                 break
             place = parent
     return f"{here}/cache"
+
+
+def _in_use(run: str) -> bool:
+    """Whether no cleaning removes a run that is about to be named; one not used lately is left to the full command."""
+    return time.time() - os.stat(run).st_mtime < RENEW_SECONDS
 
 
 def _same_files(files: dict[str, str | None]) -> bool:

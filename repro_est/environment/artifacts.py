@@ -17,6 +17,7 @@ from repro_est.files import sha256_file
 from repro_est.lock.fetch import check_md5, fetch
 from repro_est.lock.values import Artifact, CondaPackage, Lock, Package
 from repro_est.observer import Observer
+from repro_est.store.freshness import renew_if_ours
 from repro_est.store.guard import writing
 from repro_est.store.quarantine import set_aside
 from repro_est.store.store import Store
@@ -86,6 +87,8 @@ class Artifacts:
 
         with ThreadPoolExecutor(_PARALLEL_FETCHES) as pool:
             wanted = [item for item in wanted if used is None or item.path in used or not item.path.exists()]
+            for item in wanted:
+                renew_if_ours(self._layout, item.path)
             stored = list(pool.map(_stored, wanted))
             for item, got in zip(wanted, stored, strict=True):
                 if got is not None and got != item.sha256:

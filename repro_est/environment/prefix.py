@@ -36,6 +36,7 @@ from repro_est.lock.interpreters import Interpreter, find_interpreter
 from repro_est.lock.values import Lock
 from repro_est.observer import Observer
 from repro_est.platforms import current_platform
+from repro_est.store.freshness import renew_if_ours
 from repro_est.store.guard import writing
 from repro_est.store.layout import Layout
 from repro_est.store.leases import Leases
@@ -72,7 +73,7 @@ def realise(lock: Lock, store: Store, observer: Observer) -> Prefix:
     """
     document = environment_document(lock, current_platform())
     key = environment_key(document)
-    found = present(store.layout, key)
+    found = _in_use(store.layout, key)
     if found is not None and not defects(found, store):
         return found
     interpreter = None if lock.conda else _interpreter(lock.python)
@@ -81,7 +82,7 @@ def realise(lock: Lock, store: Store, observer: Observer) -> Prefix:
         observer.event("waiting", owner=str(owner), environment=key)
 
     with Leases(store.layout).hold(f"env-{key}", on_wait=on_wait):
-        found = present(store.layout, key)
+        found = _in_use(store.layout, key)
         if found is not None:
             defect = defects(found, store)
             if not defect:
@@ -95,6 +96,11 @@ def realise(lock: Lock, store: Store, observer: Observer) -> Prefix:
     if built is None:
         raise EnvironmentBuildError(f"environment {key}: was built and is not usable", hint="repro doctor")
     return built
+
+
+def _in_use(layout: Layout, key: EnvironmentKey) -> Prefix | None:
+    """As `present`, and no cleaning removes it now."""
+    return present(layout, key) if renew_if_ours(layout, layout.environment(key)) else None
 
 
 def present(layout: Layout, key: EnvironmentKey) -> Prefix | None:

@@ -25,6 +25,7 @@ from repro_est.environment.wheels import unpack
 from repro_est.errors import EnvironmentBuildError, ReproError
 from repro_est.files import copy_file, make_read_only, nested, write_new
 from repro_est.store.blobs import digest_file
+from repro_est.store.freshness import renew_if_ours
 from repro_est.store.guard import writing
 from repro_est.store.quarantine import set_aside
 from repro_est.store.scratch import claimed_directory
@@ -112,6 +113,7 @@ class Unpacked:
 
     def _tree(self, wheel: Wheel) -> Tree:
         place = self._place(wheel)
+        renew_if_ours(self._store.layout, place)
         try:
             return self._store.read_tree(TreeHash((place / "tree").read_text("ascii")))
         except (OSError, UnicodeDecodeError, ReproError):

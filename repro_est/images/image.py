@@ -23,6 +23,7 @@ from repro_est.digest import EnvironmentKey, Sha256, canonical, sha256_hex, xxh3
 from repro_est.errors import VerificationError
 from repro_est.files import sha256_file, write_atomic
 from repro_est.images.layers import Layer
+from repro_est.store.freshness import renew_if_ours
 from repro_est.store.guard import writing
 from repro_est.store.store import Store
 
@@ -130,6 +131,7 @@ def find_image(environment: EnvironmentKey, base: str, store: Store) -> Image | 
         image_id = Sha256(Path(os.readlink(link)).stem)
     except OSError:
         return None
+    renew_if_ours(store.layout, store.layout.image(image_id))
     with contextlib.suppress(VerificationError):  # it is made or pulled again
         return load_image(image_id, store)
     return None

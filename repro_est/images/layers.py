@@ -20,6 +20,7 @@ from typing import BinaryIO
 from repro_est.digest import Sha256, xxh3, xxh3_hex
 from repro_est.digest import sha256 as new_sha256
 from repro_est.files import copy_file, fsync, sha256_file, sync_filesystem, write_atomic
+from repro_est.store.freshness import renew_if_ours
 from repro_est.store.guard import writing
 from repro_est.store.layout import Layout
 from repro_est.store.scratch import claimed_directory
@@ -55,6 +56,7 @@ class Layers:
         note = self._note(key)
         try:
             there = note is not None and self._layout.layer(note[0]).stat().st_size == note[1]
+            there = there and note is not None and renew_if_ours(self._layout, self._layout.layer(note[0]))
         except OSError:
             return None
         return Layer(name, note[0], note[1]) if note is not None and there else None

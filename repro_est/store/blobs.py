@@ -24,6 +24,7 @@ from typing import BinaryIO, NamedTuple, Self
 from repro_est.digest import BlobHash, Hasher, Sha256, sha256, sha256_hex, xxh3, xxh3_hex
 from repro_est.errors import VerificationError
 from repro_est.files import fsync, fsync_directory, sync_filesystem, write_all
+from repro_est.store.freshness import renew
 from repro_est.store.guard import writing
 from repro_est.store.layout import Layout
 from repro_est.store.packs import PACK_FROM, Packs
@@ -147,15 +148,27 @@ class Batch:
         self._exit.close()
 
     def has(self, blob: BlobHash, size: int) -> bool:
-        """Whether a blob is staged here, or in the store with this size."""
+        """Whether a blob is staged here, or in the store with this size; then no cleaning removes it for a day.
+
+        One that belongs to somebody else, and so cannot be kept from his cleaning, is not: we write our own.
+        """
         if blob in self._staged or blob in self._packed:
             return True
-        try:
-            status = os.lstat(f"{self._layout.root}/blobs/{blob[:2]}/{blob[2:]}")
-        except OSError:
+        path = f"{self._layout.root}/blobs/{blob[:2]}/{blob[2:]}"
+        with contextlib.suppress(PermissionError):
+            try:
+                status = os.lstat(path)
+            except OSError:
+                return self._has_packed(blob, size)
+            return stat.S_ISREG(status.st_mode) and status.st_size == size and renew(self._layout, path, status)
+        return False
+
+    def _has_packed(self, blob: BlobHash, size: int) -> bool:
+        packed = self._packs.find(blob)
+        if packed is not None and not renew(self._layout, packed.pack):  # it was rewritten meanwhile
+            self._packs.refresh()
             packed = self._packs.find(blob)
-            return packed is not None and packed.size == size
-        return stat.S_ISREG(status.st_mode) and status.st_size == size
+        return packed is not None and packed.size == size and renew(self._layout, packed.pack)
 
     def put(self, data: bytes, blob: BlobHash) -> None:
         """Adds content that is in memory; `blob` is its digest."""
@@ -242,6 +255,7 @@ class Batch:
         staged = f"{self._directory()}/{content.xxh3}"
         os.link(path, staged)
         os.chmod(staged, 0o444)
+        os.utime(staged)  # a script may have written it days ago, and what is old and not referred to is removed
         self._staged[content.xxh3] = staged
 
     def publish(self) -> None:

@@ -14,6 +14,9 @@ from xxhash import xxh3_128_hexdigest
 RACY_NS = 2_000_000_000
 """Git's racy rule: what was written this shortly before it was looked at may be written again within one time stamp."""
 
+RENEW_SECONDS = 3600.0
+"""What was used this long ago says so again when it is used, before a cleaning takes it for unused (`freshness`)."""
+
 _FORK_FROM = 20_000
 """Entries from which on a second process pays."""
 

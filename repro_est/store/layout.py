@@ -21,6 +21,7 @@ fetched/<sha256>/<filename>   URL inputs, verified
 models/<name>/<version>.json  registered models; <version>.tags.jsonl is how their tags changed since
 models/<name>/<version>/      a read-only view of its bytes, once somebody asked for its path
 models/<name>/aliases.jsonl   how the aliases of a model moved (`store.aliases`)
+pins/<run hash>.json          runs a person said to keep (`store.pins`)
 leases/<name>.lock            kernel locks: who works on what
 remotes/<id>/                 what was seen of a remote (`share.memory`)
 stat/<id>...                   stat caches; disposable
@@ -50,7 +51,7 @@ HANDLE = "hosts.json"
 
 DIRECTORIES = (
     "blobs", "packs", "trees", "runs", "envs", "layers", "images", "unpacked", "packages", "fetched", "models",
-    "leases", "remotes", "stat", "work", "hosts", "tmp", "quarantine", "trash",
+    "pins", "leases", "remotes", "stat", "work", "hosts", "tmp", "quarantine", "trash",
 )  # fmt: skip
 
 
@@ -137,6 +138,9 @@ class Layout:
 
     def aliases(self, name: str) -> Path:
         return self.root / "models" / name / "aliases.jsonl"
+
+    def pin(self, run: RunHash) -> Path:
+        return self.root / "pins" / f"{run}.json"
 
     def lease(self, name: str) -> Path:
         return self.root / "leases" / f"{name}.lock"

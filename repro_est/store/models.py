@@ -30,6 +30,7 @@ from repro_est.errors import UsageError, VerificationError
 from repro_est.files import fsync, fsync_directory
 from repro_est.store.aliases import LATEST, AliasChange, Aliases
 from repro_est.store.chain import Chain, Link
+from repro_est.store.freshness import renew_if_ours
 from repro_est.store.guard import writing
 from repro_est.store.layout import Layout
 from repro_est.store.records import encode
@@ -175,6 +176,7 @@ class Models:
         Raises:
             UsageError: no such version, or no name for an alias.
         """
+        renew_if_ours(self._layout, self._layout.model(name, version))
         self.get(name, version)
         record = sha256_hex(self._layout.model(name, version).read_bytes())
         return Aliases(self._layout, name).point(alias, version, record=record, why=why)

@@ -21,6 +21,7 @@ from typing import Any
 
 from repro_est.digest import RunHash
 from repro_est.errors import UsageError
+from repro_est.store.freshness import renew_if_ours
 from repro_est.store.guard import writing
 from repro_est.store.layout import Layout
 
@@ -79,6 +80,7 @@ def write_notes(layout: Layout, run: RunHash, notes: Iterable[tuple[str, str, st
         return
     path = layout.notes(run)
     with writing(path):
+        renew_if_ours(layout, path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -23,6 +23,7 @@ from repro_est.digest import RunHash
 from repro_est.errors import ReproError, UsageError, VerificationError
 from repro_est.files import fsync_directory, write_atomic
 from repro_est.store.checked import Checked
+from repro_est.store.freshness import renew_if_ours
 from repro_est.store.guard import writing
 from repro_est.store.index import Index
 from repro_est.store.layout import Layout
@@ -46,7 +47,7 @@ class Runs(Records):
     def write_plan(self, run: RunHash, content: Mapping[str, Any]) -> None:
         """Stores the plan of a run; a plan that is there stays."""
         path = self._layout.plan(run)
-        if path.exists():
+        if renew_if_ours(self._layout, path.parent) and path.exists():
             return
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +101,7 @@ class Runs(Records):
             on_quarantine: told why a result that is there could not be used; it was set aside.
         """
         try:
-            result = self.result(run)
+            result = self.result(run) if renew_if_ours(self._layout, self._layout.run(run)) else None
             if result is None:
                 return None
             reason = self._defect(run, result)

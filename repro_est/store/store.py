@@ -18,6 +18,7 @@ from repro_est.digest import TreeHash, xxh3_hex
 from repro_est.errors import StoreError, VerificationError
 from repro_est.files import copy_file, fsync_directory, is_utf8, printable, remove_tree, write_atomic, write_new
 from repro_est.store.blobs import Batch, digest_file
+from repro_est.store.freshness import renew, renew_if_ours
 from repro_est.store.guard import writing
 from repro_est.store.layout import DIRECTORIES, Layout
 from repro_est.store.packs import Packs
@@ -89,7 +90,8 @@ class Store:
         return Batch(self.layout)
 
     def has_tree(self, tree: TreeHash) -> bool:
-        return self.layout.tree(tree).exists()
+        """Whether a tree is here; then no cleaning removes it, or a blob of it, for a day."""
+        return renew_if_ours(self.layout, self.layout.tree(tree))
 
     def read_tree(self, tree: TreeHash) -> Tree:
         """Returns a tree by its hash.
@@ -105,10 +107,14 @@ class Store:
         return parse_manifest(data, tree)
 
     def write_tree(self, tree: Tree) -> None:
-        """Stores a manifest; the blobs must be there already, or belong to an input that is hashed in place."""
+        """Stores a manifest; the blobs must be there already, or belong to an input that is hashed in place.
+
+        They must be there to stay: `Batch` says so of them, or a run or model has them.
+        """
         path = self.layout.tree(tree.hash)
-        if path.exists():
-            return
+        with contextlib.suppress(PermissionError):
+            if renew(self.layout, path):
+                return
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, tree.manifest(), mode=0o444)
@@ -244,13 +250,18 @@ class Store:
     def _packed(self, entry: Entry) -> bytes:
         self._packs.refresh()
         found = self._packs.find(entry.xxh3)
-        if found is None:
-            self.forget_stats()
-            raise VerificationError(
-                f"blob {entry.xxh3} ({entry.path}): not in the store",
-                hint="run the same command again, which reads the source anew; else `repro verify`",
-            )
-        return found.read()
+        if found is not None:
+            try:
+                return found.read()
+            except FileNotFoundError:  # the pack was rewritten this moment
+                self._packs.refresh()
+                if (found := self._packs.find(entry.xxh3)) is not None:
+                    return found.read()
+        self.forget_stats()
+        raise VerificationError(
+            f"blob {entry.xxh3} ({entry.path}): not in the store",
+            hint="run the same command again, which reads the source anew; else `repro verify`",
+        )
 
     def forget_stats(self) -> None:
         """Drops every stat cache: one may answer with a tree whose blobs are not all here, for ever."""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from repro_est.digest import RunHash
-from repro_est.files import remove_tree
+from repro_est.files import remove_tree, size_of
 from repro_est.store.index import Index
 from repro_est.store.layout import Layout
 from repro_est.store.records import AttemptRecord, Status
@@ -44,7 +44,7 @@ def sweep(layout: Layout) -> SweepReport:
         *_parts(layout),
     )
     for path in left:
-        size += _size(path)
+        size += size_of(path)
         remove_tree(path)
         removed.append(path)
     return SweepReport(tuple(removed), size, tuple(mark_lost(layout)))
@@ -105,12 +105,3 @@ def _children(directory: Path) -> list[Path]:
         return [directory / name for name in os.listdir(directory)]
     except FileNotFoundError:
         return []
-
-
-def _size(path: Path) -> int:
-    total = path.lstat().st_size if path.is_file() else 0
-    for directory, _, names in os.walk(path):
-        for name in names:
-            status = os.lstat(os.path.join(directory, name))
-            total += status.st_size if status.st_nlink == 1 else 0  # a second name frees nothing
-    return total

@@ -20,6 +20,8 @@ line is `repro-tree 1 file` and its tag `repro:tree-file:1`.
 
 from __future__ import annotations
 
+import re
+from binascii import unhexlify
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -32,6 +34,7 @@ _HEADER = "repro-tree 1"
 _HEADER_FILE = "repro-tree 1 file"
 _TAG = "repro:tree:1"
 _TAG_FILE = "repro:tree-file:1"
+_CONTENT = re.compile(rb"^[fx]\t([0-9a-f]{32})\t([0-9]+)\t", re.MULTILINE)
 
 
 class Kind(StrEnum):
@@ -131,6 +134,11 @@ def parse_manifest(data: bytes, expected: TreeHash) -> Tree:
     if tree.hash != expected:
         raise VerificationError(f"tree {expected}: manifest was changed, its content is tree {tree.hash}")
     return tree
+
+
+def contents(manifest: bytes) -> list[tuple[bytes, int]]:
+    """Returns the digest (16 bytes) and size of each file that a manifest lists, whether or not it is a good one."""
+    return [(unhexlify(digest), int(size)) for digest, size in _CONTENT.findall(manifest)]
 
 
 def _sort_key(entry: Entry) -> bytes:

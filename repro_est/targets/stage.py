@@ -28,6 +28,7 @@ from repro_est.plan import Plan, PlannedInput
 from repro_est.recipe.values import Recipe, UrlInput
 from repro_est.scan import Signature
 from repro_est.snapshot import InputTree, digest_input, signatures
+from repro_est.store.freshness import renew_if_ours
 from repro_est.store.guard import writing
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
@@ -172,7 +173,7 @@ def lock_url_inputs(recipe: Recipe, lock: Lock, store: Store) -> Lock:
 
 def _fetched(url: str, sha256: str, store: Store) -> Path:
     path = fetched_path(store, url, sha256)
-    if not path.exists():
+    if not renew_if_ours(store.layout, path):
         from repro_est.lock.fetch import fetch
 
         with writing(path):
