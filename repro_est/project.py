@@ -27,6 +27,23 @@ MAX_SNAPSHOT_FILES = 200_000
 
 
 @dataclass(frozen=True, slots=True)
+class Keeping:
+    """What a cleaning of the store keeps: the table `[gc]`.
+
+    Args:
+        keep_days: runs, environments and fetched files that were used in so many days.
+        keep_last: so many of the newest completed runs of each recipe.
+        model_versions: so many of the newest versions of each model; None is all.
+        quota: bytes the store should not exceed, or None.
+    """
+
+    keep_days: int = 30
+    keep_last: int = 5
+    model_versions: int | None = None
+    quota: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """The settings of one project.
 
@@ -40,6 +57,7 @@ class Project:
         registry: repository where a team shares images of environments, `host:5000/team/env`, or None.
         inventory: absolute path of the hosts there are, or None for the place where it is by default.
         remotes: tables of the team's remotes by name, as they stand there (`share.settings`).
+        keeping: what a cleaning of the store keeps.
     """
 
     root: Path
@@ -51,6 +69,7 @@ class Project:
     registry: str | None = None
     inventory: Path | None = None
     remotes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    keeping: Keeping = Keeping()
 
 
 def find_project(start: Path | None = None) -> Project:
@@ -80,6 +99,7 @@ def _configured(config: Path) -> Project:
         "snapshot": {"max_bytes": int, "max_files": int},
         "images": {"base": str, "base_sha256": str, "registry": str},
         "hosts": {"inventory": str},
+        "gc": {"keep_days": int, "keep_last": int, "model_versions": int, "quota": str},
     }
     problems: list[str] = []
     remotes = document.pop("remotes", {})
@@ -98,6 +118,11 @@ def _configured(config: Path) -> Project:
             elif key == "registry" and not is_repository(str(value)):
                 expectation = "expected a repository such as `host:5000/team/env`"
                 problems.append(f"{config}: {table}.{key}: got {value!r}, {expectation}")
+            elif table == "gc" and key == "quota" and parse_size(str(value)) is None:
+                problems.append(f"{config}: {table}.{key}: got {value!r}, expected a size such as `200 GB`")
+            elif table == "gc" and key != "quota" and value < (key == "model_versions"):
+                least = int(key == "model_versions")
+                problems.append(f"{config}: {table}.{key}: got {value}, expected at least {least}")
     if problems:
         raise UsageError("\n".join(problems))
     snapshot, images = document.get("snapshot", {}), document.get("images", {})
@@ -112,7 +137,25 @@ def _configured(config: Path) -> Project:
         registry=images.get("registry"),
         inventory=config.parent / Path(inventory).expanduser() if inventory is not None else None,
         remotes=remotes,
+        keeping=_keeping(document.get("gc", {})),
     )
+
+
+def _keeping(table: Mapping[str, Any]) -> Keeping:
+    values = dict(table)
+    if "quota" in values:
+        values["quota"] = parse_size(values["quota"])
+    return Keeping(**values)
+
+
+def parse_size(text: str) -> int | None:
+    """Returns the bytes a person means by `200 GB`, `1.5 TB` or `512 MiB`; None when it is no size."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B\s*", text)
+    if match is None:
+        return None
+    number, prefix, binary = match.groups()
+    power = " kMGT".index(prefix.replace("K", "k") or " ")
+    return int(float(number) * (1024 if binary else 1000) ** power)
 
 
 def is_repository(text: str) -> bool:

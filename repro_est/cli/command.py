@@ -71,7 +71,11 @@ VERBS = (
     Verb("hosts", "Parts", "probe the hosts of the inventory and say what to do about each problem"),
     Verb("schema", "Parts", "print the JSON Schema of recipes"),
     Verb("verify", "Store", "check every byte of the store", needs_store=True),
-    Verb("gc", "Store", "remove what crashed processes left behind"),
+    Verb("gc", "Store", "remove what crashed processes left; `--collect` what nothing keeps; `--why` it is kept"),
+    Verb("du", "Store", "what takes the space: by kind, by recipe, by run", needs_store=True),
+    Verb("pin", "Store", "keep a run whatever is collected", needs_store=True),
+    Verb("unpin", "Store", "take the pin of a run away", needs_store=True),
+    Verb("pins", "Store", "list the pinned runs"),
     Verb("doctor", "Store", "check this machine and say what to do"),
     Verb("completion", "Store", "print shell completion for bash, zsh or tcsh"),
 )

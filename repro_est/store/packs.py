@@ -44,14 +44,32 @@ class Slice(NamedTuple):
             return os.pread(file.fileno(), self.size, self.offset)
 
 
-class _Index(NamedTuple):
+class PackIndex(NamedTuple):
+    """What is in one pack."""
+
     pack: Path
     records: bytes
 
+    @property
+    def path(self) -> Path:
+        """The index file, without which a pack is not there."""
+        return self.pack.with_suffix(".index")
+
+    @property
+    def number(self) -> int:
+        return len(self.records) // _record.size
+
+    def part(self, first: int) -> list[tuple[bytes, int, int]]:
+        """Returns digest, offset and size of the blobs whose digest begins with a byte."""
+        width = _record.size
+        start = bisect_left(range(self.number), first, key=lambda i: self.records[i * width])
+        end = bisect_left(range(self.number), first + 1, key=lambda i: self.records[i * width])
+        return list(_record.iter_unpack(self.records[start * width : end * width]))
+
     def find(self, digest: bytes) -> Slice | None:
-        count = len(self.records) // _record.size
-        at = bisect_left(range(count), digest, key=lambda i: self.records[i * _record.size : i * _record.size + 16])
-        if at == count:
+        width = _record.size
+        at = bisect_left(range(self.number), digest, key=lambda i: self.records[i * width : i * width + 16])
+        if at == self.number:
             return None
         found, offset, size = _record.unpack_from(self.records, at * _record.size)
         return Slice(self.pack, offset, size) if found == digest else None
@@ -63,7 +81,7 @@ class Packs:
     def __init__(self, layout: Layout) -> None:
         self._directory = layout.directory("packs")
         self._stamp = -1
-        self._indexes: list[_Index] = []
+        self._indexes: list[PackIndex] = []
 
     def find(self, blob: BlobHash) -> Slice | None:
         """Returns where a packed blob lies, None when it is in no pack known here; see `refresh`."""
@@ -73,6 +91,11 @@ class Packs:
             return None
         digest = bytes.fromhex(blob)
         return next((found for index in self._indexes if (found := index.find(digest))), None)
+
+    def all(self) -> list[PackIndex]:
+        """Returns every pack."""
+        self.refresh()
+        return list(self._indexes)
 
     def entries(self) -> Iterator[tuple[BlobHash, Slice]]:
         """Every packed blob, pack by pack."""
@@ -114,4 +137,4 @@ class Packs:
                 data = (self._directory / name).read_bytes()
                 pack = (self._directory / name).with_suffix(".pack")
                 if data.startswith(_HEADER) and xxh3_hex(data) == name.removesuffix(".index") and pack.exists():
-                    self._indexes.append(_Index(pack, data[len(_HEADER) :]))
+                    self._indexes.append(PackIndex(pack, data[len(_HEADER) :]))
