@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.clean import bench_gc
 from benchmarks.environments import bench_container, bench_image, bench_lock, bench_prefix
 from benchmarks.hosts import HOSTS
 from benchmarks.measure import Command, interleaved, report
@@ -306,7 +307,7 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     function.__name__.removeprefix("bench_"): function
     for function in (
         bench_hit, bench_snapshot, bench_big_file, bench_overhead, bench_collect, bench_many_runs,
-        bench_lock, bench_prefix, bench_image, bench_container, bench_record,
+        bench_lock, bench_prefix, bench_image, bench_container, bench_record, bench_gc,
     )
 }  # fmt: skip
 BENCHMARKS |= HOSTS

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from repro_est.digest import RunHash, canonical, identify, sha256_hex, xxh3_hex
-from repro_est.errors import UsageError
+from repro_est.errors import ReproError, UsageError
 from repro_est.project import Keeping, parse_size
+from repro_est.registration import register_output
+from repro_est.store import freshness, gc
 from repro_est.store.gc import collect, preview
 from repro_est.store.keepers import keepers
+from repro_est.store.layout import Layout
 from repro_est.store.leases import Leases
 from repro_est.store.models import Model, Models
 from repro_est.store.notes import TAG, write_notes
@@ -230,7 +235,6 @@ def test_what_is_used_while_the_sweep_is_under_way_stays_whole(store: Store, mon
     first = finished(store, 1)
     second = finished(store, 2, inputs=(first,))
     age(store, 100)
-    from repro_est.store import gc
 
     class Late(gc.Marked):
         def __init__(self, *arguments: object) -> None:
@@ -245,10 +249,8 @@ def test_what_is_used_while_the_sweep_is_under_way_stays_whole(store: Store, mon
 
 
 def test_a_tree_that_a_process_holds_stays(store: Store) -> None:
-    from repro_est.store.freshness import holding
-
     tree = keep(store, **{"train.py": "held"})
-    with holding(store.layout) as hold:
+    with freshness.holding(store.layout) as hold:
         hold(tree.hash)
         age(store, 100)
         collect(store.layout, NOTHING)
@@ -451,3 +453,51 @@ def test_a_run_that_was_collected_is_made_again_when_it_is_asked_for(workshop: W
     assert again.code == 0
     assert "completed" in again.out
     assert workshop.repro("verify").code == 0
+
+
+def made_again(store: Store) -> None:
+    finished(store, 2, inputs=(finished(store, 1),))
+
+
+def found(store: Store) -> None:
+    for run in sorted(there(store)):
+        is_hit(store, RunHash(run))
+
+
+def registered(store: Store) -> None:
+    for run in sorted(there(store)):
+        if Runs(store.layout).result(RunHash(run)) is not None:
+            with contextlib.suppress(ReproError):
+                register_output(store, RunHash(run), "outputs/model", "m")
+
+
+@pytest.mark.parametrize("act", [made_again, found, registered], ids=lambda act: act.__name__)
+def test_whoever_works_between_two_steps_of_a_sweep_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Store], None]
+) -> None:
+    monkeypatch.setattr(gc, "_STEP", 1)
+    for step in range(200):
+        store = Store.open(tmp_path / f"store{step}")
+        made_again(store)
+        finished(store, 3)
+        age(store, 100)
+        remaining = step
+
+        @contextlib.contextmanager
+        def removing(layout: Layout, store: Store = store) -> Iterator[None]:
+            nonlocal remaining
+            if remaining == 0:
+                act(store)
+            remaining -= 1
+            with freshness.removing(layout):
+                yield
+
+        monkeypatch.setattr(gc, "removing", removing)
+        collect(store.layout, NOTHING)
+        assert verify(store).findings == []
+        for run in there(store):
+            assert is_hit(store, RunHash(run))
+        assert act is not made_again or remaining >= 0 or len(there(store)) >= 2
+        if remaining >= 0:
+            return
+    raise AssertionError("still at it after 200 steps")
