@@ -501,3 +501,12 @@ def test_whoever_works_between_two_steps_of_a_sweep_loses_nothing(
         if remaining >= 0:
             return
     raise AssertionError("still at it after 200 steps")
+
+
+def test_a_run_that_takes_the_store_over_its_quota_is_told(workshop: Workshop) -> None:
+    recipe = workshop.recipe("open('outputs/x', 'w').write('1' * 3_000_000)\n")
+    workshop.write("repro.toml", '[gc]\nquota = "2 MB"\n')
+    told = workshop.repro("run", recipe)
+    assert told.code == 0
+    assert "its quota is 2.0 MB: repro gc --collect" in told.err
+    assert "quota" not in workshop.repro("run", recipe).err

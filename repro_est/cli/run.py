@@ -28,7 +28,7 @@ from repro_est.cli.common import (
 )
 from repro_est.cli.recall import note_path, write_note
 from repro_est.cli.summary import summary
-from repro_est.console import Console
+from repro_est.console import Console, human_size
 from repro_est.engine import Finished, Prepared
 from repro_est.errors import Detached, UsageError
 from repro_est.launch.wishes import Wishes
@@ -158,7 +158,19 @@ def _execute(arguments: argparse.Namespace, observer: Observer) -> int:
         write_depfile(prepared, store, Path(arguments.depfile), target=arguments.depfile_target)
     if prepared is not None:
         _note(prepared, finished, arguments, project, store, started_ns=started_ns)
+    if project.keeping.quota is not None and not finished.cached:
+        _check_quota(project.keeping.quota, store, observer)
     return 0
+
+
+def _check_quota(quota: int, store: Store, observer: Observer) -> None:
+    """Says so when the store has outgrown what it should not."""
+    from repro_est.store.quota import size_of_store
+
+    size = size_of_store(store.layout)
+    if size > quota:
+        message = f"the store has {human_size(size)}, its quota is {human_size(quota)}: repro gc --collect"
+        observer.event("warning", message=message)
 
 
 def _check_wishes(plan: Plan, wishes: Wishes, project: Project, store: Store, arguments: argparse.Namespace) -> None:

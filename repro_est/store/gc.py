@@ -14,6 +14,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,6 +46,7 @@ from repro_est.store.marking import (
 )
 from repro_est.store.models import Model
 from repro_est.store.packs import PackIndex, Packs
+from repro_est.store.quota import forget_size
 from repro_est.store.reach import RunFacts, layer_of_note, layers_of_image, tree_of_unpacked, trees_of_environment
 from repro_est.store.roots import users_first
 from repro_est.store.scratch import claimed_directory
@@ -52,6 +54,9 @@ from repro_est.store.spill import PARTS, Spill
 
 _STEP = 256
 """Things looked at and renamed under one lock: a few milliseconds."""
+
+_REMOVERS = 4
+"""Threads that remove what is in the trash: a disk that is told of every freed block takes its time with each."""
 
 _T = TypeVar("_T")
 
@@ -109,8 +114,10 @@ def collect(layout: Layout, keeping: Keeping) -> GcReport:
         raise InfrastructureError(f"{layout.root}: is being cleaned by {leases.owner('gc')}", hint="wait for it")
     with leases.hold("gc"), claimed_directory(layout, "tmp") as scratch:
         marked = Marked(layout, keeping, Spill(scratch))
-        sweep = _Sweep(marked)
-        sweep.all()
+        with ThreadPoolExecutor(_REMOVERS) as pool:
+            sweep = _Sweep(marked, pool)
+            sweep.all()
+        forget_size(layout)
         return _report(marked, sweep.gone, sweep.tallies)
 
 
@@ -122,8 +129,8 @@ def _report(marked: Marked, runs: Iterable[RunHash], kinds: dict[str, Tally]) ->
 class _Sweep:
     """Removes what is marked."""
 
-    def __init__(self, marked: Marked) -> None:
-        self._marked, self._layout = marked, marked.layout
+    def __init__(self, marked: Marked, pool: ThreadPoolExecutor) -> None:
+        self._marked, self._layout, self._pool = marked, marked.layout, pool
         self.tallies = {kind: Tally() for kind in KINDS}
         self.gone: list[RunHash] = []
         self._kept_names: dict[str, set[str]] = defaultdict(set)
@@ -332,7 +339,7 @@ class _Sweep:
                         for number, path in enumerate(paths(item)):
                             _move(path, trash / f"{len(gone)}-{number}")
                         gone.append(item)
-            remove_tree(trash)
+            self._pool.submit(remove_tree, trash)
             yield from gone
 
 

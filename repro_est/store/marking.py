@@ -97,6 +97,7 @@ class Marked:
         self.broken = list(self.registry.broken)
         self.runs = {facts.run: facts for facts in Reader(layout).runs()}
         self.broken += [f"run {run}: cannot be read" for run, facts in self.runs.items() if not facts.readable]
+        self._leases = set(names(layout.directory("leases")))
         self.roots = Roots(self.runs, self._named(), self._is_busy, keeping, now=self._now)
         for run, facts in self.runs.items():
             self._ranks[RUNS][self.rank(run)].add(facts.size)
@@ -160,7 +161,7 @@ class Marked:
         return named
 
     def _is_busy(self, run: RunHash) -> bool:
-        return Leases(self.layout).is_held(f"run-{run}")
+        return f"run-{run}.lock" in self._leases and Leases(self.layout).is_held(f"run-{run}")
 
     # ---- what refers to trees and files
 
@@ -193,11 +194,13 @@ class Marked:
         by_environment: dict[str, int] = defaultdict(int)
         by_file: dict[bytes, int] = defaultdict(int)
         by_layer: dict[str, int] = defaultdict(int)
+        by_lock: dict[int, tuple[int, frozenset[bytes]]] = {}  # one set for the many runs of a lock
         for run, facts in self.runs.items():
             if rank := self.rank(run):
                 by_environment[facts.environment] = max(by_environment[facts.environment], rank)
-                for digest in facts.files:
-                    by_file[digest] = max(by_file[digest], rank)
+                by_lock[id(facts.files)] = max(rank, by_lock.get(id(facts.files), (0,))[0]), facts.files
+        for rank, files in by_lock.values():
+            by_file.update({digest: max(rank, by_file[digest]) for digest in files})
         for thing in things:
             rank = self._by_age(thing.used)
             match thing.kind:

@@ -25,6 +25,7 @@ from repro_est.store.notes import read_notes
 KEEP_TAG = "keep"
 """A tag that keeps its run, whatever its value."""
 
+_NO_FILES: frozenset[bytes] = frozenset()
 _T = TypeVar("_T")
 _ENVIRONMENT_TAG = "repro:environment:1"
 _RUN = re.compile("[0-9a-f]{32}")
@@ -68,7 +69,7 @@ class Reader:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._shared: dict[Any, Any] = {}
-        self._locks: dict[str, frozenset[bytes]] = {"": frozenset()}
+        self._locks: dict[str, frozenset[bytes]] = {}
 
     def runs(self) -> Iterator[RunFacts]:
         """Every run of the store."""
@@ -88,7 +89,7 @@ class Reader:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             found = _mentioned(Path(directory), "*.json") | _mentioned(Path(directory), "attempts/*/attempt.json")
             trees, nothing = tuple(map(unhexlify, found)), EnvironmentKey("")
-            return RunFacts(run, "", used, 0, False, False, False, False, nothing, trees, (), frozenset())
+            return RunFacts(run, "", used, 0, False, False, False, False, nothing, trees, (), _NO_FILES)
 
     def _read(self, run: RunHash, directory: str, used: float) -> RunFacts:
         data = _bytes(f"{directory}/plan.json")
@@ -126,9 +127,9 @@ class Reader:
 
     def _files(self, recorded: Mapping[str, Any], origins: Iterable[Mapping[str, Any]]) -> frozenset[bytes]:
         """Returns every SHA-256 of the locks of a run and of its inputs."""
-        found: frozenset[bytes] = self._locks[""]
-        for text in (recorded.get("lock", ""), recorded.get("conda_lock", "")):
-            key = xxh3_hex(text.encode("utf-8", "surrogatepass")) if text else ""
+        found: frozenset[bytes] = _NO_FILES
+        for text in filter(None, (recorded.get("lock"), recorded.get("conda_lock"))):
+            key = xxh3_hex(text.encode("utf-8", "surrogatepass"))
             if key not in self._locks:
                 self._locks[key] = frozenset(self._once(unhexlify(digest)) for digest in _SHA256.findall(text))
             found = (found | self._locks[key]) if found else self._locks[key]
