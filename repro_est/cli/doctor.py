@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import stat
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +16,10 @@ from repro_est.console import Console, human_size
 from repro_est.errors import InfrastructureError, ReproError
 from repro_est.project import Project, find_project
 from repro_est.store.store import Store
+from repro_est.store.trials import try_out
 
 _LOW_SPACE = 2 * 1000**3
+_PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 
 class Check(NamedTuple):
@@ -67,10 +69,14 @@ def _checks() -> Iterator[Check]:
         f"{human_size(space.free)} free of {human_size(space.total)}",
         "free some space, or set REPRO_STORE to another disk",
     )
-    yield from _file_system(root)
+    yield from _disk(root)
+    yield from _quota(project, store)
+    yield _interpreters()
     yield _git()
     yield _gpu()
     yield from _docker(project)
+    yield from _keys()
+    yield from _hosts(project)
 
 
 def _uv() -> Check:
@@ -85,70 +91,67 @@ def _uv() -> Check:
     return Check("uv", True, done.stdout.strip())
 
 
-def _file_system(root: Path) -> Iterator[Check]:
-    """What the store needs of its file system, tried out in a directory of its own."""
-    try:
-        directory = Path(tempfile.mkdtemp(prefix="doctor-", dir=root))
-    except OSError as error:
-        yield Check(
-            "writable", False, str(error), "set REPRO_STORE to a directory you can write to; reading still works"
-        )
-        return
-    trials: tuple[tuple[str, Callable[[Path], bool], str], ...] = (
-        ("rename", _renames, "keep the store on a local POSIX file system"),
-        ("hard links", _links, "keep the store on a local POSIX file system"),
-        ("locks", _locks, "keep the store on a file system with flock(2)"),
-        ("exec bit", _exec_bit, "mount the store's file system without `noexec`/fixed modes"),
-        ("case", _keeps_case, "use a case-sensitive volume for the store"),
-    )
-    try:
-        for name, trial, remedy in trials:
-            try:
-                ok, found = trial(directory), ""
-            except OSError as error:
-                ok, found = False, f": {error.strerror}"
-            yield Check(name, ok, f"{'works' if ok else 'does not work'}{found}", remedy)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+def _disk(root: Path) -> Iterator[Check]:
+    for trial in try_out(root):
+        yield Check(trial.name, trial.ok, trial.found, trial.remedy)
 
 
-def _renames(directory: Path) -> bool:
-    (directory / "a").write_bytes(b"new")
-    (directory / "b").write_bytes(b"old")
-    os.replace(directory / "a", directory / "b")
-    return (directory / "b").read_bytes() == b"new"
+def _quota(project: Project, store: Store) -> Iterator[Check]:
+    from repro_est.store.quota import size_of_store
+
+    quota = project.keeping.quota
+    if quota is not None:
+        size = size_of_store(store.layout)
+        words = f"{human_size(size)} of {human_size(quota)}"
+        yield Check("quota", size <= quota, words, "repro gc --collect; `repro du` says what takes the space")
 
 
-def _links(directory: Path) -> bool:
-    (directory / "one").write_bytes(b"")
-    os.link(directory / "one", directory / "two")
-    return (directory / "two").stat().st_nlink == 2
+def _interpreters() -> Check:
+    """Which Pythons an environment can be made with; a recipe may ask for another one."""
+    from repro_est.errors import LockError
+    from repro_est.lock.interpreters import find_interpreter
 
-
-def _locks(directory: Path) -> bool:
-    import fcntl
-
-    with open(directory / "lock", "w") as first, open(directory / "lock", "w") as second:
-        fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    found: list[str] = []
+    for asked in _PYTHONS:
         try:
-            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+            found.append(find_interpreter(asked).version)
+        except LockError:
+            continue
+    remedy = "install a Python 3, with `uv python install 3.11` for one"
+    return Check("interpreters", bool(found), ", ".join(found) or "none found", remedy)
 
 
-def _exec_bit(directory: Path) -> bool:
-    path = directory / "program"
-    path.write_bytes(b"")
-    path.chmod(0o755)
-    executable = path.stat().st_mode & 0o111 == 0o111
-    path.chmod(0o644)
-    return executable and not path.stat().st_mode & 0o111
+def _keys() -> Iterator[Check]:
+    """Private keys that others may read."""
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    keys = sorted(Path(home, "repro", "keys").glob("*.key"))
+    if not keys:
+        yield Check("keys", True, "none: nothing of yours can be signed, and nothing else needs one")
+    for path in keys:
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        yield Check(f"key {path.stem}", not mode & 0o077, f"{path}, mode {mode:04o}", f"chmod 600 {path}")
 
 
-def _keeps_case(directory: Path) -> bool:
-    (directory / "case").write_bytes(b"")
-    return not (directory / "CASE").exists()
+def _hosts(project: Project) -> Iterator[Check]:
+    """Asks every host of the inventory, all at once."""
+    from repro_est.hosts.inventory import find_inventory
+    from repro_est.hosts.survey import survey
+
+    try:
+        inventory = find_inventory(project)
+        if inventory is None:
+            yield Check("hosts", True, "no inventory: recipes run on this machine only")
+            return
+        targets = list(inventory.targets.values())
+        specs = {spec.name: spec for target in targets for spec in target.reached}
+        found = survey(list(specs.values()), targets)
+    except ReproError as error:
+        yield Check("hosts", False, error.message, error.hint or "docs/hosts.md")
+        return
+    for item in found:
+        problems = [finding for finding in item.findings if finding.is_problem]
+        words = "; ".join(finding.what.splitlines()[0] for finding in problems) or "can be used"
+        yield Check(f"host {item.spec.name}", item.state == "ok", words, "repro hosts   says what to do about each")
 
 
 def _git() -> Check:
