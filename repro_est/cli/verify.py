@@ -31,6 +31,8 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.json(report.to_json())
         return VerificationError.exit_code if report.findings else 0
+    for finding in report.repaired:
+        console.out(f"{finding}: made whole again")
     for finding in report.findings:
         console.out(str(finding))
     console.out(

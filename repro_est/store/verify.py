@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,9 @@ from repro_est.store.records import Result
 from repro_est.store.runs import Runs
 from repro_est.store.sealed import differences, in_words
 from repro_est.store.store import Store
+from repro_est.store.trees import Entry
 
+_CONTENTS = ("blob", "pack")
 _PLAN_TAG = "repro:plan:1"
 _RUN = re.compile("[0-9a-f]{32}")
 
@@ -55,7 +57,11 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """How much was looked at, and what was found; `size` is bytes of blobs."""
+    """How much was looked at, and what was found; `size` is bytes of blobs.
+
+    Args:
+        findings: what is bad; what was `repaired` is not, any more.
+    """
 
     blobs: int = 0
     size: int = 0
@@ -66,6 +72,7 @@ class Report:
     layers: int = 0
     models: int = 0
     findings: list[Finding] = field(default_factory=list)
+    repaired: list[Finding] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -79,25 +86,57 @@ class Report:
             "layers": self.layers,
             "models": self.models,
             "findings": [{"kind": item.kind, "name": item.name, "message": item.message} for item in self.findings],
+            "repaired": [{"kind": item.kind, "name": item.name, "message": item.message} for item in self.repaired],
         }
 
 
-def verify(store: Store, *, runs: Sequence[RunHash] | None = None, repair: bool = False) -> Report:
+Refetch = Callable[[Sequence[Entry]], Sequence[BlobHash]]
+"""Told of files that are missing, each with its SHA-256; brings those it can into the store, and says which."""
+
+
+def verify(
+    store: Store, *, runs: Sequence[RunHash] | None = None, repair: bool = False, refetch: Refetch | None = None
+) -> Report:
     """Checks the store.
 
     Args:
         runs: only these and what they consist of; None is everything.
         repair: move what is bad into quarantine.
+        refetch: asked, when repairing, for what is missing or was moved; what it brings makes runs and models whole.
     """
+    report = _checked(store, runs)
+    if not repair or not report.findings:
+        return report
+    if refetch is not None:
+        _set_aside(store, [item for item in report.findings if item.kind in _CONTENTS])
+        brought = set(refetch(_missing(store)))
+        if brought:
+            before, report = report, _checked(store, runs)
+            left = {(item.kind, item.name) for item in report.findings}
+            report.repaired = [item for item in before.findings if (item.kind, item.name) not in left]
+    _set_aside(store, report.findings)
+    return report
+
+
+def _checked(store: Store, runs: Sequence[RunHash] | None) -> Report:
     report = Report()
     verifier = _Verifier(store, report)
     if runs is None:
         verifier.everything()
     else:
         verifier.some(runs)
-    if repair and report.findings:
-        _set_aside(store, report.findings)
     return report
+
+
+def _missing(store: Store) -> list[Entry]:
+    """Returns every file that a tree lists with its SHA-256, and that is not here, once."""
+    missing: dict[BlobHash, Entry] = {}
+    for name in _sharded(store.layout.directory("trees")):
+        with contextlib.suppress(ReproError):
+            for entry in store.read_tree(TreeHash(name)).files():
+                if entry.sha256 is not None and entry.xxh3 not in missing and not store.has_blob(entry):
+                    missing[entry.xxh3] = entry
+    return list(missing.values())
 
 
 def verify_environments(store: Store, keys: Sequence[EnvironmentKey] | None = None) -> Report:
