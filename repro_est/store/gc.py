@@ -346,11 +346,12 @@ class _Sweep:
 def _move(path: Path, place: Path) -> None:
     """Renames what is still there; another cleaning may just have emptied the trash."""
     while os.path.lexists(path):
-        with contextlib.suppress(FileNotFoundError):
+        try:
             if path.is_dir() and not path.is_symlink():
                 os.chmod(path, 0o755)  # a directory is renamed only by who may write to it
-            place.parent.mkdir(parents=True, exist_ok=True)
             os.rename(path, place)
+        except FileNotFoundError:
+            place.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _is_old(path: Path) -> bool:
