@@ -138,6 +138,52 @@ def test_what_killed_processes_left_goes_after_a_day(here: Objects) -> None:
     assert temporary(here) == []
 
 
+def old(here: Objects, days: float) -> None:
+    """Makes all there is as old as if nobody had used it for so many days."""
+    when = time.time() - days * 24 * 3600
+    for directory, names, files in os.walk(here.root):
+        for name in (*names, *files):
+            os.utime(os.path.join(directory, name), (when, when), follow_symlinks=False)
+
+
+def test_what_was_not_used_for_a_month_goes_and_what_was_stays(here: Objects) -> None:
+    for key in ("used", "unused"):
+        here.make_place(key, here.place(key), [[f"{key}.txt", "f", keep(here, key.encode()), len(key)]])
+    sent = keep(here, b"sent again")
+    keep(here, b"never again")
+    old(here, 31)
+    again = described(here.place("used"))
+    here.make_place("used", here.place("used"), again)
+    assert here.is_placed("used", here.place("used"))
+    assert here.missing([[sent, "f", 10]]) == []
+    here.clean()
+    assert here.is_placed("used", here.place("used"))
+    assert not os.path.exists(here.place("unused"))
+    left = sorted(Path(here.root, "objects").rglob("*/*"))
+    assert len(left) == 2
+    assert here.missing([[sent, "f", 10]]) == []
+    assert temporary(here) == []
+
+
+def test_what_an_attempt_that_is_here_may_use_stays_however_old(here: Objects) -> None:
+    here.make_place("key", here.place("key"), [["a", "f", keep(here, b"data"), 4]])
+    runs.create(here.root, "token", {})
+    try:
+        old(here, 40)
+        here.clean()
+        assert os.path.isdir(here.place("key"))
+    finally:
+        os.unlink(runs.link("token"))
+
+
+def test_a_place_that_is_elsewhere_is_not_ours_to_remove(here: Objects, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "prefix" / "env"
+    here.make_place("key", str(elsewhere), [["a", "f", keep(here, b"data"), 4]])
+    old(here, 40)
+    here.clean()
+    assert here.is_placed("key", str(elsewhere))
+
+
 # ---- places
 
 

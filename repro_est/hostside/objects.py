@@ -12,6 +12,9 @@ A content is compared with its name when it arrives, when it is linked into a pl
 so what a run starts with is what was asked for whatever happened to the disk meanwhile. A place is used again only
 while no signature of it moved; one that moved is read again, and made anew if it differs. What a killed process left
 half made has a name that ends in `.tmp`, and goes after a day (`tidy`).
+
+What was not used for 30 days goes too (`clean`), unless an attempt is here that may use it. The time stamp of a place's
+record, of a program, and of an object that nothing links to says when that was. What is gone is sent again.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 _CHUNK = 1 << 20
+UNUSED_SECONDS = 30 * 24 * 3600
 _ABANDONED_SECONDS = 24 * 3600
 """Nothing takes so long to arrive or to be made without its temporary name being written to."""
 
@@ -66,7 +70,11 @@ class Objects:
             status = os.lstat(self.path(digest, kind))
         except OSError:
             return False
-        return stat.S_ISREG(status.st_mode) and status.st_size == size
+        if stat.S_ISREG(status.st_mode) and status.st_size == size:
+            if status.st_nlink == 1:  # else its time stamp is one that places know (`signatures`)
+                renew(self.path(digest, kind))
+            return True
+        return False
 
     def put(self, digest: str, kind: str, chunks: Iterable[bytes]) -> None:
         """Takes a content in.
@@ -105,6 +113,49 @@ class Objects:
                     if os.lstat(path).st_mtime < oldest:
                         remove_tree(path)
 
+    def clean(self) -> None:
+        """Removes what was not used for long, and that no attempt which is here can have been given."""
+        oldest = time.time() - UNUSED_SECONDS
+        runs = os.path.join(self.root, "runs")
+        for token in os.listdir(runs):
+            try:
+                started = os.lstat(os.path.join(runs, token, "about.json")).st_mtime
+            except OSError:
+                return  # one that is being made or removed just now: the next session cleans
+            oldest = min(oldest, started - _ABANDONED_SECONDS)
+        for name in os.listdir(os.path.join(self.root, "places")):
+            if name.endswith(".json"):
+                self._clean_place(name[: -len(".json")], oldest)
+        for directory, _, names in os.walk(os.path.join(self.root, "objects")):
+            self._clean_files(directory, names, oldest)
+        programs = os.path.join(self.root, "programs")
+        self._clean_files(programs, [name for name in os.listdir(programs) if name.endswith(".zip")], oldest)
+
+    def _clean_files(self, directory: str, names: Iterable[str], oldest: float) -> None:
+        for name in names:
+            with contextlib.suppress(OSError):
+                path = os.path.join(directory, name)
+                status = os.lstat(path)
+                if status.st_nlink == 1 and status.st_mtime < oldest:
+                    os.unlink(path)
+
+    def _clean_place(self, key: str, oldest: float) -> None:
+        """Removes a place here; one that has a path of its own is somebody else's directory too, and stays."""
+        record, path = self.place(key) + ".json", self.place(key)
+        lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.lstat(record).st_mtime < oldest and os.path.isdir(path):
+                os.unlink(record)
+                temporary = unique(path)
+                os.chmod(path, 0o755)  # a directory is renamed only by who may write to it
+                os.rename(path, temporary)
+                remove_tree(temporary)
+        except OSError:
+            pass  # somebody uses it, or was faster
+        finally:
+            os.close(lock)
+
     # ---- places
 
     def place(self, key: str) -> str:
@@ -124,6 +175,7 @@ class Objects:
             if entries is not None and record["entries"] != entries:
                 return False
             if signatures(path) == record["signatures"]:
+                renew(self.place(key) + ".json")
                 return True
             if described(path) != record["entries"]:
                 return False
@@ -259,6 +311,12 @@ class Objects:
             return copy_file(self.path(digest, kind), target, 0o755 if kind == "x" else 0o644)
         except FileNotFoundError:
             return ""  # somebody removed it since it was asked for
+
+
+def renew(path: str) -> None:
+    """Says that something is used now."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
 
 
 def _mode(kind: str) -> int:

@@ -31,6 +31,7 @@ from repro_est.hostside.objects import (
     digest_of_entries,
     make_writable,
     pieces,
+    renew,
     walk,
     write_all,
 )
@@ -94,7 +95,9 @@ class Session:
     def serve(self) -> None:
         """Answers until the controller hangs up."""
         runs.reap(self.root)
+        renew(self.program)
         self.objects.tidy()
+        self.objects.clean()
         self._write(MARKER)
         while True:
             line = self._reader.readline()
@@ -220,6 +223,7 @@ class Session:
 
     def op_start(self, message: Message) -> Message:
         """Starts the daemon of one attempt, which takes the GPUs and slots it will use."""
+        renew(self.program)
         directory = runs.create(self.root, message["token"], message["about"])
         try:
             with open(os.path.join(directory, "node.log"), "ab") as log:

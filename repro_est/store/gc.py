@@ -345,13 +345,18 @@ class _Sweep:
 
 def _move(path: Path, place: Path) -> None:
     """Renames what is still there; another cleaning may just have emptied the trash."""
-    while os.path.lexists(path):
+    while True:
         try:
-            if path.is_dir() and not path.is_symlink():
-                os.chmod(path, 0o755)  # a directory is renamed only by who may write to it
             os.rename(path, place)
+            return
         except FileNotFoundError:
+            if not os.path.lexists(path):
+                return
             place.parent.mkdir(parents=True, exist_ok=True)
+        except PermissionError:
+            if os.access(path, os.W_OK) or not path.is_dir():
+                raise
+            os.chmod(path, 0o755)  # a directory is renamed only by who may write to it
 
 
 def _is_old(path: Path) -> bool:
