@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -194,3 +195,11 @@ def test_a_file_that_changed_while_the_command_ran_is_not_noted(tmp_path: Path) 
     assert not note.exists()
     write_note(str(note), [str(file)], {}, started_ns=time.time_ns() + 10**10)
     assert note.exists()
+
+
+def test_a_recalled_run_is_one_that_is_used(settled: Workshop) -> None:
+    run = settled.store.layout.run(settled.repro("show", "@", "--json").json["run_hash"])
+    long_ago = time.time() - 40 * 24 * 3600
+    os.utime(run, (long_ago, long_ago))
+    assert recall(["job.toml"]) is not None
+    assert time.time() - run.stat().st_mtime < 60

@@ -47,7 +47,7 @@ def recall(words: list[str]) -> str | None:
         same = _same_files(note["files"]) and _same_places(note["places"])
         if not (same and _same_blobs(store, note["blobs"]) and _same_trees(note["trees"])):
             return None
-        if not _in_use(f"{store}/runs/{note['run_hash']}"):
+        if not _in_use(store, f"{store}/runs/{note['run_hash']}"):
             return None
         if quiet:
             return f"{note['outputs']}\n"
@@ -137,9 +137,16 @@ def _store() -> str:
     return f"{here}/cache"
 
 
-def _in_use(run: str) -> bool:
-    """Whether no cleaning removes a run that is about to be named; one not used lately is left to the full command."""
-    return time.time() - os.stat(run).st_mtime < RENEW_SECONDS
+def _in_use(store: str, run: str) -> bool:
+    """Whether no cleaning removes a run that is about to be named."""
+    if time.time() - os.stat(run).st_mtime < RENEW_SECONDS:
+        return True
+    from pathlib import Path  # once an hour
+
+    from repro_est.store.freshness import renew_if_ours
+    from repro_est.store.layout import Layout
+
+    return renew_if_ours(Layout(Path(store)), run)
 
 
 def _same_files(files: dict[str, str | None]) -> bool:

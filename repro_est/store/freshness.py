@@ -88,11 +88,13 @@ def held_trees(layout: Layout) -> set[TreeHash]:
 @contextlib.contextmanager
 def _locked(layout: Layout, operation: int) -> Iterator[None]:
     path = layout.lease(_LOCK)
+    path.parent.mkdir(exist_ok=True)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        if operation != fcntl.LOCK_SH:
+            raise
+        descriptor = os.open(path, os.O_RDONLY)  # somebody else's, which is as good to read
     try:
         fcntl.flock(descriptor, operation)
         yield
