@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -60,6 +61,7 @@ def finished(
     output: str | None = None,
     inputs: tuple[RunHash, ...] = (),
     lock: str = "",
+    environment: str = "",
 ) -> RunHash:
     """A completed run; of what it wrote, one file is its own and one is that of all runs."""
     runs, tree = Runs(store.layout), keep(store, **{"train.py": source})
@@ -81,7 +83,10 @@ def finished(
     when = "2026-01-01T00:00:00.000Z"
     runs.write_attempt(run, AttemptRecord(attempt, Status.COMPLETED, when, when, outputs=outputs.hash, logs=logs.hash))
     runs.commit(
-        run, Result(run, attempt, outputs.hash, logs.hash, {}, when, "", sha256_hex(canonical(document)), "linux-64")
+        run,
+        Result(
+            run, attempt, outputs.hash, logs.hash, {}, when, environment, sha256_hex(canonical(document)), "linux-64"
+        ),
     )
     return run
 
@@ -318,6 +323,31 @@ def test_files_that_a_kept_lock_names_stay_and_others_go_by_their_age(store: Sto
     assert needed.exists()
     assert not unneeded.parent.exists()
     assert not fetched.parent.exists()
+
+
+def test_an_environment_stays_with_its_images_and_their_layers_while_a_run_has_it(store: Store) -> None:
+    layout, paths = store.layout, dict[str, list[Path]]()
+    for key in ("a" * 32, "b" * 32):
+        prefix, layer, note = layout.directory("envs") / key, key * 2, "c" + key * 2
+        prefix.mkdir()
+        whole = keep(store, **{"bin/python": key})
+        (prefix / "env.json").write_text(json.dumps({"tree": whole.hash, "whole": whole.hash}))
+        prefix.chmod(0o555)
+        record = {"environment": key, "layers": [{"name": "all", "diff_id": layer, "size": 3}]}
+        image = layout.directory("images") / f"{key}.json"
+        image.write_text(json.dumps(record))
+        (layout.directory("images") / f"{key}-tag").symlink_to(image.name)
+        (layout.directory("layers") / f"{layer}.tar").write_bytes(b"tar")
+        (layout.directory("layers") / f"{note}.json").write_bytes(b"digest\n" + json.dumps({"diff_id": layer}).encode())
+        paths[key] = [prefix, image, layout.directory("images") / f"{key}-tag", layout.tree(whole.hash)]
+        paths[key] += [layout.directory("layers") / name for name in (f"{layer}.tar", f"{note}.json")]
+    Pins(layout).add(finished(store, 1, environment="a" * 32))
+    age(store, 100)
+    collect(layout, NOTHING)
+    assert all(path.exists() for path in paths["a" * 32])
+    assert not any(os.path.lexists(path) for path in paths["b" * 32])
+    (chain,) = keepers(layout, NOTHING, "a" * 64)[:1]
+    assert chain[-1].endswith("it is pinned")
 
 
 def test_a_quota_takes_the_oldest_first_and_no_more_than_it_must(store: Store) -> None:
