@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -203,6 +204,35 @@ def test_a_signed_statement_of_another_plan_is_refused(team: Team) -> None:
     key = KeyRing(team.ada.home / ".config/repro/keys").load("ada")
     write(team.statement(run), json.dumps(sign(key, RUN_PAYLOAD, canonical(said))).encode())
     _refused(team, run, "is of another plan")
+
+
+def test_a_signed_statement_of_an_attempt_that_failed_is_refused(team: Team) -> None:
+    run = team.made()
+    said = team.payload(run)
+    said["attempt"]["status"] = "failed"
+    key = KeyRing(team.ada.home / ".config/repro/keys").load("ada")
+    write(team.statement(run), json.dumps(sign(key, RUN_PAYLOAD, canonical(said))).encode())
+    _refused(team, run, "its attempt is failed")
+
+
+def test_a_pipe_in_place_of_an_output_keeps_nobody(team: Team) -> None:
+    run = team.made()
+    path = max((p for p in (team.remote / "objects").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    path.unlink()
+    os.mkfifo(path)
+    events = team.bob.run()
+    assert events[-1]["cached"] is False
+    assert any("is no file" in event.get("message", "") for event in events)
+    assert team.bob.has_executed(run)
+
+
+def test_a_thousand_junk_records_do_not_hide_a_good_one(team: Team) -> None:
+    run = team.made()
+    for number in range(1000):
+        (team.remote / "runs" / run / f"{number:016x}.json").write_bytes(b"junk")
+    events = team.bob.run()
+    assert events[-1]["cached"] is True
+    assert len([event for event in events if event["event"] == "refused"]) < 100
 
 
 def test_who_is_distrusted_is_believed_no_longer(team: Team) -> None:

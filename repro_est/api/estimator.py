@@ -262,7 +262,8 @@ class Estimator:
 
         workspace = workspace_or_default(workspace)
         plan = self.prepare(workspace, Silence(), relock=relock).plan
-        where = "store" if engine.hit(plan, workspace.store, Silence()) else None
+        found = engine.look(plan, workspace.store, Silence(), workspace.project)
+        where = found.where if found else None
         return Planned(plan.hash, where, environment_key(plan.environment), plan.source, plan.document)
 
     def prepare(self, workspace: Workspace, observer: Observer, *, relock: bool = False) -> Prepared:

@@ -91,13 +91,15 @@ class DirectoryRemote:
     def read(self, name: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         with self._words(name):
             try:
-                file = open(self._root / name, "rb", buffering=0)  # noqa: SIM115 -- closed below
+                descriptor = os.open(self._root / name, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would keep us for ever
             except NotADirectoryError:
                 raise FileNotFoundError(errno.ENOENT, "no such object", name) from None
             except FileNotFoundError:
                 self._check_root()
                 raise
-            with file:
+            with open(descriptor, "rb", buffering=0) as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise OSError(errno.EINVAL, "is no file")
                 file.seek(offset)
                 left = length
                 while left is None or left > 0:

@@ -11,6 +11,7 @@ ours. A missing or bad file refuses the whole run: there are no half results.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import defaultdict
@@ -55,6 +56,9 @@ from repro_est.store.store import Store
 from repro_est.store.trees import Entry, Tree
 
 _THREADS = 4
+_NAME = re.compile(r"[0-9a-f]{16}\.json")
+_MOST = 64
+"""Statements about one run that are looked at, those of trusted keys first."""
 _PLAN_LIMIT = 256 << 20
 _RANGE = 8 << 20
 """Bytes of a pack that are read at once."""
@@ -85,14 +89,16 @@ def find(
         RemoteError: it cannot be reached.
     """
     memory, found = Memory(store.layout, spec), list[Found]()
-    for item in sorted(remote.below(statements_of(run))):
+    known = {f"{key.id}.json" for key in trusted}
+    there = [item for item in remote.below(statements_of(run)) if _NAME.fullmatch(_last(item.name))]
+    for item in sorted(there, key=lambda item: (_last(item.name) not in known, item.name))[:_MOST]:
         try:
             data = read_small(remote, item.name, limit=STATEMENT_LIMIT)
         except FileNotFoundError:
             continue
         try:
             statement = read_statement(data, trusted, run)
-            if item.name.rpartition("/")[2] != f"{statement.builder}.json":
+            if _last(item.name) != f"{statement.builder}.json":
                 raise VerificationError(f"is the statement of {statement.builder}, under the name of another key")
             memory.check(statement)
         except VerificationError as error:
@@ -113,9 +119,13 @@ def refuse(
     if next(quarantine.glob(f"remote-{label}-*"), None) is not None:
         return
     with claimed_directory(store.layout, "tmp") as scratch:
-        path = scratch / name.rpartition("/")[2]
+        path = scratch / _last(name)
         path.write_bytes(data)
         set_aside(store.layout, path, kind="remote", name=label, reason=reason)
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def is_stranger(error: ReproError) -> bool:
@@ -331,7 +341,8 @@ class _Install:
             remove_tree(directory / name)
             store.view(trees[name], directory / name)
         write_atomic(directory / STATEMENT_FILE, self._found.data)
-        record = AttemptRecord.from_json({**dict(statement.attempt), "number": number})
+        made = {"number": number, "outputs": statement.outputs.tree, "logs": statement.logs.tree}
+        record = AttemptRecord.from_json({**dict(statement.attempt), **made})
         origin = {"remote": self._remote.name, "key": statement.builder, "signer": self._signer}
         runs.write_attempt(statement.run_hash, replace(record, facts={**record.facts, "fetched": origin}))
         history = read_run(str(directory / LOGS))

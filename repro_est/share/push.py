@@ -154,7 +154,8 @@ class _Push:
         if before is not None:
             same = dataclasses.replace(statement, revision=before.revision)
             if canonical(same.to_json()) == before.payload:
-                self._memory.keep(before)
+                if before.revision >= self._memory.next_revision(self._run, key.id):
+                    self._memory.keep(before)
                 return False
             statement = dataclasses.replace(statement, revision=before.revision + 1)
         revision = max(statement.revision, self._memory.next_revision(self._run, key.id))

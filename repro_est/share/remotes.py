@@ -59,6 +59,7 @@ class Remotes:
     ) -> None:
         self._project, self._store, self._observer = project, store, _Once(observer)
         self._trust = Trust(project.root)
+        self._down: set[str] = set()
         self._opened = (
             opened if opened is not None else [(spec, open_remote(spec, project)) for spec in remotes_of(project)]
         )
@@ -88,11 +89,13 @@ class Remotes:
         Args:
             name: only this remote; None is all.
         """
-        chosen = self._opened if name is None else [self.named(name)]
+        asked = [item for item in self._opened if item[0].name not in self._down]
+        chosen = asked if name is None else [self.named(name)]
         for spec, remote in chosen:
             try:
                 yield from find(run, remote, spec, self._trust.believed(spec.trust), self._store, self._observer)
             except InfrastructureError as error:
+                self._down.add(spec.name)
                 self._observer.event("warning", message=f"{error.message}; it is not asked")
 
     def look(self, plan: Plan) -> Found | None:
@@ -155,7 +158,11 @@ class Remotes:
     @contextlib.contextmanager
     def single_flight(self, run: RunHash) -> Iterator[bool]:
         """Holds the lease of a run in the first remote that is told of it unasked; gives whether there is one."""
-        shared = [remote for spec, remote in self._opened if spec.is_writable and spec.push is When.AFTER_SUCCESS]
+        shared = [
+            remote
+            for spec, remote in self._opened
+            if spec.is_writable and spec.push is When.AFTER_SUCCESS and spec.name not in self._down
+        ]
         with contextlib.ExitStack() as stack:
             held = False
             try:

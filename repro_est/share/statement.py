@@ -28,7 +28,7 @@ from repro_est.errors import UntrustedError, VerificationError
 from repro_est.share.keys import RUN_PAYLOAD, Key, PublicKey, sign, verify_by
 from repro_est.share.manifests import Bound
 from repro_est.share.remote import is_run_hash, is_sha256
-from repro_est.store.records import AttemptRecord, Result
+from repro_est.store.records import AttemptRecord, Result, Status
 
 STATEMENT_FORMAT = 1
 STATEMENT_LIMIT = 16 << 20
@@ -173,7 +173,9 @@ def _parsed(content: Any, signer: PublicKey, payload: bytes) -> Statement:
         signer=signer,
         payload=payload,
     )
-    AttemptRecord.from_json(dict(statement.attempt))
+    attempt = AttemptRecord.from_json(dict(statement.attempt))
+    if attempt.status is not Status.COMPLETED:
+        raise ValueError(f"its attempt is {attempt.status}, expected completed")
     statement.result(1)
     return statement
 
