@@ -76,6 +76,7 @@ def _checks() -> Iterator[Check]:
     yield _gpu()
     yield from _docker(project)
     yield from _keys()
+    yield from _remotes(project)
     yield from _hosts(project)
 
 
@@ -130,6 +131,22 @@ def _keys() -> Iterator[Check]:
     for path in keys:
         mode = stat.S_IMODE(path.lstat().st_mode)
         yield Check(f"key {path.stem}", not mode & 0o077, f"{path}, mode {mode:04o}", f"chmod 600 {path}")
+
+
+def _remotes(project: Project) -> Iterator[Check]:
+    """What a disk must be able to do, on each remote that is a directory; `repro remotes` asks the others."""
+    from repro_est.share.settings import remotes_of
+
+    try:
+        specs = remotes_of(project)
+    except ReproError as error:
+        yield Check("remotes", False, error.message, error.hint or "mend repro.toml")
+        return
+    for spec in specs:
+        if spec.scheme != "file":
+            continue
+        for trial in try_out(Path(spec.path)):
+            yield Check(f"{spec.name}: {trial.name}", trial.ok or spec.read_only, trial.found, trial.remedy)
 
 
 def _hosts(project: Project) -> Iterator[Check]:

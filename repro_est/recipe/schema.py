@@ -82,7 +82,7 @@ BACKEND_KEYS: dict[Backend, tuple[str, ...]] = {
 """What may stand beside `type` in the table of `distributed_training`; Azure ML's names."""
 
 _H, _P, _R, _L = Category.HASHED, Category.POLICY, Category.RECORDED, Category.LOCATED
-_TEAM = "not built yet: comes with proof and sharing in a later version"
+_SANDBOX = "not built yet: comes in a later version"
 _PRESET = (
     "belongs to the presets of the Python API, which only declare a package; "
     'write it here: pip_packages = ["torch==2.13.*"]'
@@ -290,8 +290,8 @@ NAMED_TABLES = ("inputs", "models")
 """Tables whose keys are names chosen by the user."""
 
 LATER_TABLES = {
-    "remotes": _TEAM,
-    "sandbox": _TEAM,
+    "remotes": "belongs into repro.toml, for a whole project",
+    "sandbox": _SANDBOX,
 }
 """Tables of later versions, refused with a sentence."""
 
