@@ -87,6 +87,15 @@ def test_the_execution_that_is_here_is_no_second_opinion(pair: Pair) -> None:
     assert (fetched.code, "no remote has another execution" in fetched.err) == (2, True)
 
 
+def test_a_run_that_was_fetched_is_exported_as_the_bytes_of_whoever_made_it(pair: Pair) -> None:
+    pair.trust_each_other()
+    run = pair.execute(pair.ada)
+    assert pair.bob.repro("pull", run).code == 0
+    one, two = (person.repro("capsule", "export", "@", "-o", "run.tar", "--json") for person in (pair.ada, pair.bob))
+    assert (one.code, two.code) == (0, 0), one.err + two.err
+    assert one.json["sha256"] == two.json["sha256"]
+
+
 def test_somebody_who_is_not_trusted_is_not_heard(pair: Pair) -> None:
     pair.execute(pair.ada)
     pair.execute(pair.bob)

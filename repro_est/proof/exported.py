@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from repro_est.digest import Sha256, sha256, sha256_hex
+from repro_est.digest import Sha256, canonical, sha256, sha256_hex
 from repro_est.environment.artifacts import Artifacts
 from repro_est.errors import InputError, UsageError, VerificationError
 from repro_est.files import fsync, fsync_directory
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 Opened = Callable[[], IO[bytes]]
 
 IMPORTED = "imported"
-"""The fact of an attempt that came in a capsule; a capsule says nothing of the one before it."""
+"""The fact of an attempt that came in a capsule."""
+_HOW_IT_CAME = (IMPORTED, "fetched")
+"""Facts that a store adds to an attempt of others: a capsule says nothing of them, whoever exports."""
 
 _README = """\
 The run {run} ({name}), with all it takes to execute it again.
@@ -169,7 +172,7 @@ class _Contents:
     def _records(self) -> dict[str, bytes]:
         plan, recorded = self._materials.plan, self._materials.plan.recorded
         result = dataclasses.replace(self._materials.result, attempt=1)
-        facts = {name: value for name, value in self._materials.attempt.facts.items() if name != IMPORTED}
+        facts = {name: value for name, value in self._materials.attempt.facts.items() if name not in _HOW_IT_CAME}
         attempt = dataclasses.replace(self._materials.attempt, number=1, facts=facts)
         readme = _README.format(
             run=plan.hash, name=recorded.name, python=plan.environment["python"], platform=self._materials.platform
@@ -178,7 +181,7 @@ class _Contents:
             capsule.README: readme.encode(),
             capsule.PLAN: encode(plan.to_json()),
             capsule.RESULT: encode(result.to_json()),
-            capsule.ATTEMPT: encode(attempt.to_json()),
+            capsule.ATTEMPT: encode(_plain_numbers(attempt.to_json())),
             capsule.LOCK: recorded.lock.encode(),
             **({capsule.CONDA_LOCK: recorded.conda_lock.encode()} if recorded.conda_lock else {}),
         }
@@ -283,6 +286,12 @@ def _envelope(key: Key, index: bytes) -> bytes:
     from repro_est.share.keys import sign
 
     return encode(sign(key, capsule.PAYLOAD_TYPE, index))
+
+
+def _plain_numbers(content: dict[str, Any]) -> dict[str, Any]:
+    """Returns a record as canonical JSON has it: one that came signed says `0` where its maker wrote `0.0`."""
+    plain: dict[str, Any] = json.loads(canonical(content))
+    return plain
 
 
 def _of_bytes(data: bytes) -> _File:
