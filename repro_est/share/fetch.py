@@ -47,6 +47,7 @@ from repro_est.share.remote import (
 from repro_est.share.settings import RemoteSpec
 from repro_est.share.statement import STATEMENT_LIMIT, Statement, read_statement
 from repro_est.store.blobs import Batch, Content, digest_file, mismatch
+from repro_est.store.freshness import renew_if_ours
 from repro_est.store.notes import PROPERTY, TAG, write_notes
 from repro_est.store.quarantine import set_aside
 from repro_est.store.records import AttemptRecord, Result
@@ -260,9 +261,11 @@ class _Install:
 
     def _is_here(self, entry: Entry) -> bool:
         """Whether the store holds a file by both digests; its name alone finds change, not malice."""
-        if not self._store.has_blob(entry):
+        layout = self._store.layout
+        found = self._store.locate(entry)
+        if found is None or not renew_if_ours(layout, layout.root / found[0]):  # a cleaning leaves it alone now
             return False
-        path = self._store.layout.blob(entry.xxh3)
+        path = layout.blob(entry.xxh3)
         if path.exists():
             return digest_file(path) == Content(entry.xxh3, entry.sha256, entry.size)
         return sha256_hex(self._store.read_blob(entry)) == entry.sha256
