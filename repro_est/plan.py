@@ -94,6 +94,7 @@ class Recorded:
         retries: tries more after a failure of hosts.
         heartbeat_seconds: a rank silent for so long is hung; None is no limit.
         reproducible: what executing it again may be expected to give.
+        sandbox_required: without a sandbox it is not to run.
         limits: of a container: `memory` and `shm_size` in bytes, `cpus`; only those that are set.
     """
 
@@ -111,6 +112,7 @@ class Recorded:
     timeout_seconds: float | None = None
     retries: int = 0
     heartbeat_seconds: float | None = None
+    sandbox_required: bool = False
     limits: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[PlannedInput, ...] = ()
     models: tuple[PlannedModel, ...] = ()
@@ -155,6 +157,11 @@ class Plan:
     @property
     def network(self) -> bool:
         return bool(self.document.get("network", False))
+
+    @property
+    def impurities(self) -> dict[str, str]:
+        """What may make another result of the same plan, by name, in words."""
+        return {"network": "the script may use it: [environment] network = true"} if self.network else {}
 
     @property
     def compat_azureml(self) -> bool:
@@ -211,6 +218,7 @@ class Plan:
                 "timeout_seconds": recorded.timeout_seconds,
                 **({"retries": recorded.retries} if recorded.retries else {}),
                 **({"heartbeat_seconds": recorded.heartbeat_seconds} if recorded.heartbeat_seconds else {}),
+                **({"sandbox_required": True} if recorded.sandbox_required else {}),
                 **({"limits": dict(recorded.limits)} if recorded.limits else {}),
                 "inputs": [
                     {"name": item.name, "tree": item.tree, "origin": dict(item.origin), "copy": item.copy}
@@ -257,6 +265,7 @@ def make_plan(
         timeout_seconds=recipe.estimator.max_run_duration_seconds,
         retries=recipe.estimator.retries,
         heartbeat_seconds=recipe.estimator.heartbeat_seconds,
+        sandbox_required=recipe.sandbox_required,
         limits={name: value for name, value in asdict(recipe.limits).items() if value is not None},
         inputs=tuple(inputs),
         models=tuple(PlannedModel(m.name, m.path, m.description, dict(m.tags)) for m in recipe.models),
@@ -299,6 +308,7 @@ def load_plan(content: Mapping[str, Any], expected: RunHash) -> Plan:
                 timeout_seconds=recorded["timeout_seconds"],
                 retries=recorded.get("retries", 0),
                 heartbeat_seconds=recorded.get("heartbeat_seconds"),
+                sandbox_required=recorded.get("sandbox_required", False),
                 limits=recorded.get("limits", {}),
                 inputs=tuple(
                     PlannedInput(item["name"], item["tree"], item["origin"], item["copy"])

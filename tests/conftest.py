@@ -99,6 +99,12 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
 
 
 @pytest.fixture
+def unenclosed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts run without a sandbox: those of the test look at, or are looked at from, what is outside."""
+    monkeypatch.setenv("REPRO_SANDBOX", "none")
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store")
 

@@ -117,6 +117,7 @@ RECORDED_CHANGES: dict[str, Plan] = {
     "memory": plan(dataclasses.replace(RECIPE, limits=Limits(memory=1 << 30))),
     "cpus": plan(dataclasses.replace(RECIPE, limits=Limits(cpus=1.5))),
     "required": plan(dataclasses.replace(RECIPE, outputs=Outputs(required=("outputs/x",)))),
+    "sandbox": plan(dataclasses.replace(RECIPE, sandbox_required=True)),
     "metrics": plan(dataclasses.replace(RECIPE, outputs=Outputs(metrics="outputs/m.json"))),
     **{
         key: plan(dataclasses.replace(RECIPE, reproducible=promise))

@@ -240,6 +240,7 @@ def test_a_failing_script_is_reported_on_one_screen_and_is_no_hit(workshop: Work
     assert workshop.repro("run", recipe).code == 1
 
 
+@pytest.mark.usefixtures("unenclosed")
 def test_partial_outputs_are_shown_and_copied_only_when_asked_for(workshop: Workshop, tmp_path: Path) -> None:
     workshop.write("ok", "")
     script = "import os, sys\nopen('outputs/x', 'w').write('half')\nos.path.exists(os.environ['OK']) or sys.exit(3)\n"
@@ -321,6 +322,7 @@ def test_a_private_copy_of_an_input_may_be_written(workshop: Workshop) -> None:
     assert (workshop.root / "data/a.csv").read_text() == "1\n"
 
 
+@pytest.mark.usefixtures("unenclosed")
 def test_an_output_that_is_a_link_to_an_input_does_not_share_it(workshop: Workshop) -> None:
     data = workshop.write("data/a.csv", "1\n")
     script = f"import os; os.link({str(data)!r}, 'outputs/linked')"  # by its own path, so that no mount is in between
@@ -450,6 +452,7 @@ def test_ctrl_c_is_130_and_no_hit(workshop: Workshop) -> None:
     assert (last["event"], last["status"], status_of(workshop)) == ("finished", "canceled", "canceled")
 
 
+@pytest.mark.usefixtures("unenclosed")
 def test_the_record_of_a_running_attempt_names_the_phase_it_is_in(workshop: Workshop) -> None:
     script = (
         "import glob, os; print(open(glob.glob(os.environ['STORE'] + '/runs/*/attempts/1/attempt.json')[0]).read())"
@@ -460,6 +463,7 @@ def test_the_record_of_a_running_attempt_names_the_phase_it_is_in(workshop: Work
     assert (seen["status"], seen["phase"]) == ("running", "run")
 
 
+@pytest.mark.usefixtures("unenclosed")
 def test_a_killed_client_is_no_hit_and_is_found_lost(workshop: Workshop) -> None:
     recipe = workshop.recipe("import os, time; print(os.getpid(), flush=True); time.sleep(600)")
     process = repro(workshop, "run", recipe, "--json")

@@ -11,6 +11,7 @@ from repro_est.launch.attached import Attached
 from repro_est.launch.gang import Gang
 from repro_est.launch.handle import Handle
 from repro_est.launch.job import Here, Job
+from repro_est.launch.sandbox import of_hosts, required
 from repro_est.launch.slurm import JOB, Batch, NewBatch
 from repro_est.launch.wishes import Wishes
 from repro_est.lock.values import Lock
@@ -57,6 +58,7 @@ def open_job(
 
     Raises:
         UsageError: its target cannot.
+        InfrastructureError: it must run in a sandbox, and there is none.
     """
     target = target_of(plan.recorded.target, project, store)
     if target.is_local and plan.layout.is_single:
@@ -66,6 +68,8 @@ def open_job(
                 hint="use a target of the inventory, or run it in the background of your shell",
             )
         return Here(plan, lock, store, observer, project, secrets, attempt=attempt, work=work)
+    if plan.recorded.sandbox_required:
+        required(of_hosts(plan, target))
     if target.scheduler:
         return NewBatch(plan, lock, target, store, observer, project, secrets, wishes, attempt=attempt, work=work)
     return Gang(plan, lock, target, store, observer, project, secrets, wishes, attempt=attempt, work=work)

@@ -16,7 +16,8 @@ from repro_est.launch.berth import Berth
 from repro_est.launch.crew import at_once
 from repro_est.launch.process import closed_environment
 from repro_est.launch.ranks import expand, rank_environment
-from repro_est.launch.runtime import HOME, TEMPORARY, WORK, run_facts
+from repro_est.launch.runtime import run_facts
+from repro_est.launch.sandbox import HOME, TEMPORARY, WORK
 from repro_est.layout import Backend, Rank
 from repro_est.outputs import LOGS, OUTPUTS
 from repro_est.plan import Plan

@@ -14,6 +14,7 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +23,15 @@ from typing import Any
 from repro_est.errors import InfrastructureError, UsageError
 from repro_est.hostside import supervisor
 from repro_est.launch.interrupts import interrupts_go_to
+from repro_est.launch.sandbox import Enclosure, NoSandbox, reason
 
 OnOutput = Callable[[str, bytes], None]
 
 _POLL_SECONDS = 0.03
 _CHUNK = 1 << 18
+_FLAGS = ("-I", "-S", "-B")
+_CLEAN = {"LC_ALL": "C.UTF-8"}
+"""The environment of a supervisor that the script can look at."""
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 _SOURCE_DATE_EPOCH = "315532800"  # 1980-01-01
 
@@ -43,6 +48,7 @@ class Launch:
         grace_seconds: between TERM and KILL.
         read_only: paths the script must not write to.
         secrets: values to mask in the logs.
+        enclosure: the sandbox it runs in; then `command`, `cwd` and `environment` are as seen in there.
     """
 
     command: tuple[str, ...]
@@ -53,6 +59,7 @@ class Launch:
     grace_seconds: float = 10.0
     read_only: tuple[Path, ...] = ()
     secrets: tuple[str, ...] = ()
+    enclosure: Enclosure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,24 +186,47 @@ def run_process(launch: Launch, *, on_output: OnOutput) -> Outcome:
 
     Raises:
         InfrastructureError: it could not be started, or the supervisor died.
+        NoSandbox: the sandbox could not be set up; nothing ran.
     """
     launch.log_directory.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-I", "-S", "-B", supervisor.__file__]
+    if launch.enclosure is None:
+        return _outcome(_supervised(launch, [sys.executable, *_FLAGS, supervisor.__file__], on_output))
+    inside = launch.enclosure
+    with tempfile.TemporaryFile() as said:
+        event = _supervised(
+            launch, [*inside.words, inside.python, *_FLAGS, inside.program], on_output, stderr=said, env=_CLEAN
+        )
+        said.seek(0)
+        text = said.read().decode("utf-8", "backslashreplace")
+    if not event.get("event") and text.startswith("bwrap: "):
+        raise NoSandbox(reason(text))
+    if text:
+        sys.stderr.write(text)
+    return _outcome(event)
+
+
+def _supervised(launch: Launch, command: list[str], on_output: OnOutput, **options: Any) -> dict[str, Any]:
+    """Starts a supervisor and follows it; returns its last event."""
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, bufsize=0
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, bufsize=0, **options
     ) as process:
         assert process.stdin is not None
         try:
-            process.stdin.write(_specification(launch))
+            with contextlib.suppress(BrokenPipeError):  # it is gone already: then it says nothing either
+                process.stdin.write(_specification(launch))
             with _cancelling(process):
                 event = _follow(process, launch.log_directory, on_output)
         finally:
             with contextlib.suppress(OSError):
                 process.stdin.close()
+    return event or {"status": process.returncode}
+
+
+def _outcome(event: Mapping[str, Any]) -> Outcome:
     if event.get("event") == "failed":
         raise InfrastructureError(f"the script could not be started: {event['message']}", hint="repro doctor")
     if event.get("event") != "ended":
-        raise InfrastructureError(f"the supervisor of the run died (status {process.returncode})", hint="repro doctor")
+        raise InfrastructureError(f"the supervisor of the run died (status {event.get('status')})", hint="repro doctor")
     return Outcome(**{name: value for name, value in event.items() if name != "event"})
 
 
@@ -205,7 +235,7 @@ def _specification(launch: Launch) -> bytes:
         "command": list(launch.command),
         "cwd": str(launch.cwd),
         "environment": dict(launch.environment),
-        "log_directory": str(launch.log_directory),
+        "log_directory": launch.enclosure.logs if launch.enclosure else str(launch.log_directory),
         "timeout": launch.timeout_seconds,
         "grace": launch.grace_seconds,
         "read_only": [str(path) for path in launch.read_only],

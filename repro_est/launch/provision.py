@@ -19,6 +19,7 @@ from repro_est.hosts.inventory import TargetSpec
 from repro_est.images.image import PREFIX
 from repro_est.launch.berth import Berth
 from repro_est.launch.crew import at_once
+from repro_est.launch.sandbox import of_hosts
 from repro_est.lock.values import Lock
 from repro_est.observer import Observer
 from repro_est.outputs import LOGS, OUTPUTS
@@ -54,7 +55,7 @@ class Provision:
         self._plan, self._lock, self._target, self._token = plan, lock, target, token
         self._store, self._observer, self._project, self._work = store, observer, project, work
         self._tunnels = contextlib.ExitStack()
-        self.facts: dict[str, Any] = {}
+        self.facts: dict[str, Any] = {"sandbox": of_hosts(plan, target).to_json()}
 
     def close(self) -> None:
         self._tunnels.close()

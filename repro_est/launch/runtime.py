@@ -19,6 +19,20 @@ from repro_est.errors import InfrastructureError, UsageError
 from repro_est.images.image import PREFIX, Image
 from repro_est.launch.container import VARIABLES
 from repro_est.launch.process import Launch, OnOutput, Outcome, closed_environment, run_process
+from repro_est.launch.sandbox import (
+    HOME,
+    MODULES_INSIDE,
+    TEMPORARY,
+    WORK,
+    NoSandbox,
+    Sandbox,
+    absence,
+    announce,
+    container_paths,
+    enclose,
+    own_paths,
+    required,
+)
 from repro_est.lock.values import Lock
 from repro_est.observer import Observer
 from repro_est.plan import Plan
@@ -27,12 +41,6 @@ from repro_est.project import Project
 from repro_est.store.store import Store
 from repro_est.targets.local import require
 from repro_est.targets.stage import Workplace
-
-WORK = "/work"
-HOME = "/home/repro"
-TEMPORARY = "/tmp"  # noqa: S108 -- in the container, where it is ours alone
-MODULES_INSIDE = "/repro"
-"""Where a container has the source, its own home and temporary directory, and the modules of `repro`."""
 
 _FROM_OUTSIDE = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "PATH", "HOME")
 
@@ -65,7 +73,7 @@ def open_runtime(plan: Plan, lock: Lock, store: Store, observer: Observer, proje
                 hint="repro run RECIPE -t docker",
             )
         require(use_gpu=plan.use_gpu)
-        return _Process(plan, realise(lock, store, observer))
+        return _Process(plan, realise(lock, store, observer), store, observer)
     from repro_est.images.containers import reap, require_gpu
     from repro_est.images.daemon import connect
     from repro_est.images.obtain import environment_image
@@ -79,38 +87,73 @@ def open_runtime(plan: Plan, lock: Lock, store: Store, observer: Observer, proje
 
 
 class _Process:
-    def __init__(self, plan: Plan, prefix: Prefix) -> None:
-        self._plan, self._prefix = plan, prefix
+    """Runs the script in a sandbox, or without one where there is none (`launch.sandbox`)."""
+
+    def __init__(self, plan: Plan, prefix: Prefix, store: Store, observer: Observer) -> None:
+        self._plan, self._prefix, self._store, self._observer = plan, prefix, store, observer
+        why = absence()
+        self._settle(_without(why) if why else Sandbox("bubblewrap", plan.network))
+
+    def _settle(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        if self._plan.recorded.sandbox_required:
+            required(sandbox)
 
     def facts(self) -> Mapping[str, Any]:
-        return {"interpreter": dict(self._prefix.interpreter)}
+        return {"interpreter": dict(self._prefix.interpreter), "sandbox": self._sandbox.to_json()}
 
     def run(self, place: Workplace, logs: Path, secrets: Mapping[str, str], on_output: OnOutput) -> Outcome:
-        plan = self._plan
+        announce(self._sandbox, self._store, self._observer)
+        if self._sandbox.kind != "none":
+            try:
+                outcome = run_process(self._launch(place, logs, secrets, enclosed=True), on_output=on_output)
+                return dataclasses.replace(outcome, read_only="enforced" if place.read_only else "no inputs")
+            except NoSandbox as reason:
+                self._settle(_without(str(reason)))
+                announce(self._sandbox, self._store, self._observer)
+        outcome = run_process(self._launch(place, logs, secrets, enclosed=False), on_output=on_output)
+        return outcome if place.read_only else dataclasses.replace(outcome, read_only="no inputs")
+
+    def _launch(self, place: Workplace, logs: Path, secrets: Mapping[str, str], *, enclosed: bool) -> Launch:
+        plan, prefix = self._plan, self._prefix
+        enclosure, seen = None, own_paths(place)
+        if enclosed:
+            logs.mkdir(parents=True, exist_ok=True)
+            enclosure, seen = enclose(
+                place,
+                logs,
+                prefix=prefix.path,
+                interpreter=Path(prefix.interpreter["path"]),
+                store=self._store.layout.root,
+                writable=frozenset(item.name for item in plan.recorded.inputs if item.copy),
+                network=plan.network,
+                use_gpu=plan.use_gpu,
+            )
         environment = closed_environment(
-            prefix=self._prefix.path,
-            home=place.home,
-            temporary=place.temporary,
-            modules=place.modules,
+            prefix=prefix.path,
+            home=Path(seen.home),
+            temporary=Path(seen.temporary),
+            modules=Path(seen.modules),
             use_gpu=plan.use_gpu,
             declared=plan.environment_variables,
             secrets=secrets,
-            facts=run_facts(plan, str(place.source), place.input_paths),
+            facts=run_facts(plan, seen.work, seen.inputs),
         )
-        launch = Launch(
-            command=plan.command(str(self._prefix.python), place.input_paths),
-            cwd=place.source,
+        read_only = () if enclosed else (*place.read_only, prefix.path)  # root, whom modes do not stop, would change it
+        return Launch(
+            command=plan.command(str(prefix.python), seen.inputs),
+            cwd=Path(seen.work),
             environment=environment,
             log_directory=logs,
             timeout_seconds=plan.recorded.timeout_seconds,
-            read_only=(
-                *place.read_only,
-                self._prefix.path,
-            ),  # root, whom modes do not stop, would change it for the next
+            read_only=read_only,
             secrets=tuple(secrets.values()),
+            enclosure=enclosure,
         )
-        outcome = run_process(launch, on_output=on_output)
-        return outcome if place.read_only else dataclasses.replace(outcome, read_only="no inputs")
+
+
+def _without(why: str) -> Sandbox:
+    return Sandbox("none", network=True, why=why)
 
 
 class _Container:
@@ -126,11 +169,12 @@ class _Container:
     def facts(self) -> Mapping[str, Any]:
         image = self._image
         facts = {"base": image.base, "origin": image.origin, "platform": image.platform}
-        return {"image": {"id": f"sha256:{image.image_id}", **facts}}
+        sandbox = Sandbox("container", self._plan.network)
+        return {"image": {"id": f"sha256:{image.image_id}", **facts}, "sandbox": sandbox.to_json()}
 
     def run(self, place: Workplace, logs: Path, secrets: Mapping[str, str], on_output: OnOutput) -> Outcome:
         plan = self._plan
-        inputs = inside(place)
+        inputs = container_paths(place).inputs
         environment = closed_environment(
             prefix=Path(PREFIX),
             home=Path(HOME),
@@ -183,12 +227,6 @@ class _Container:
         if report.exists() and not outcome.canceled and not outcome.timed_out:
             raise InfrastructureError(report.read_text("utf-8"), hint="docker info, and run again")
         return dataclasses.replace(outcome, read_only="enforced" if place.read_only else "no inputs")
-
-
-def inside(place: Workplace) -> dict[str, str]:
-    """Returns where a container has the inputs of a staged workplace, by name: `/inputs/NAME`."""
-    root = str(place.home.parent)
-    return {name: path.removeprefix(root) for name, path in place.input_paths.items()}
 
 
 def run_facts(plan: Plan, work: str, inputs: Mapping[str, str]) -> dict[str, str]:

@@ -21,7 +21,8 @@ from repro_est.images.builder import DOCKERS_LIMIT
 from repro_est.images.image import Image, variables
 from repro_est.images.layers import Layer, Layers
 from repro_est.launch.process import closed_environment
-from repro_est.launch.runtime import HOME, MODULES_INSIDE, TEMPORARY, WORK, inside, run_facts
+from repro_est.launch.runtime import run_facts
+from repro_est.launch.sandbox import HOME, MODULES_INSIDE, TEMPORARY, WORK, container_paths
 from repro_est.outputs import LOGS, OUTPUTS
 from repro_est.plan import Plan
 from repro_est.store.scratch import claimed_directory
@@ -46,7 +47,7 @@ def standalone(plan: Plan, image: Image, python: str, store: Store, *, with_inpu
     layers = Layers(store.layout)
     with claimed_directory(store.layout, "work") as root:
         place = stage(plan, store, root)
-        paths = inside(place)
+        paths = container_paths(place).inputs
         own = _below(place.source, WORK) | {HOME[1:]: place.home}
         writable = {HOME[1:], f"{WORK[1:]}/{OUTPUTS}", f"{WORK[1:]}/{LOGS}"}  # by whatever user it is run as
         made = [_layer(layers, "source", [WORK, plan.source], own, writable)]

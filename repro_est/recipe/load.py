@@ -142,6 +142,7 @@ class _Reader:
         models = tuple(self._models())
         secrets = tuple(top["secrets"])
         compat = self._values("compat", ("compat",))
+        sandbox = self._values("sandbox", ("sandbox",))
         self._check_references(estimator, [*self._document.get("inputs", {}), *([_RESUME] if resumed else [])])
         if environment.conda_lock_file and (estimator.asks_for_packages or environment.channels):
             message = "is taken as it is, so no packages and channels can be asked for beside it"
@@ -169,6 +170,7 @@ class _Reader:
             tags=tuple(top["tags"].items()),
             names=tuple((name, layer.file) for layer in self._layers if layer.file for name in layer.names),
             compat_azureml=compat["azureml"],
+            sandbox_required=sandbox["required"],
         )
 
     # ---- layers

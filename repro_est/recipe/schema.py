@@ -82,7 +82,6 @@ BACKEND_KEYS: dict[Backend, tuple[str, ...]] = {
 """What may stand beside `type` in the table of `distributed_training`; Azure ML's names."""
 
 _H, _P, _R, _L = Category.HASHED, Category.POLICY, Category.RECORDED, Category.LOCATED
-_SANDBOX = "not built yet: comes in a later version"
 _PRESET = (
     "belongs to the presets of the Python API, which only declare a package; "
     'write it here: pip_packages = ["torch==2.13.*"]'
@@ -221,7 +220,7 @@ KEYS = (
     Key("environment", "channels", Type.STRINGS, _L, "Conda channels by priority: URLs, names, paths.", ()),
     Key("environment", "virtual_packages", Type.STRING_TABLE, _L, 'What the target has: {__cuda = "12.4"}.', {}),
     Key("environment", "conda_lock_file", Type.STRING, _L, "A conda-lock file to take in place of packages."),
-    Key("environment", "network", Type.BOOLEAN, _H, "Network during the run, in a container; off by default.", False),
+    Key("environment", "network", Type.BOOLEAN, _H, "The script may use the network; off by default.", False),
     Key("docker", "memory", Type.STRING, _R, 'Most memory of the container, "8g".'),
     Key("docker", "cpus", Type.NUMBER, _R, "Most processors of the container, 1.5."),
     Key(
@@ -284,6 +283,7 @@ KEYS = (
     Key(
         "compat", "azureml", Type.BOOLEAN, _H, "The script may `import azureml.core`; what it uses of it works.", False
     ),
+    Key("sandbox", "required", Type.BOOLEAN, _R, "Without a sandbox the script is not to run.", False),
 )
 
 NAMED_TABLES = ("inputs", "models")
@@ -291,11 +291,10 @@ NAMED_TABLES = ("inputs", "models")
 
 LATER_TABLES = {
     "remotes": "belongs into repro.toml, for a whole project",
-    "sandbox": _SANDBOX,
 }
 """Tables of later versions, refused with a sentence."""
 
-TABLES = ("estimator", "environment", "docker", "inputs", "outputs", "models", "reproducible", "compat")
+TABLES = ("estimator", "environment", "docker", "inputs", "outputs", "models", "reproducible", "compat", "sandbox")
 
 
 def keys_of(table: str) -> dict[str, Key]:

@@ -122,7 +122,7 @@ class EnvironmentRequest:
         channel_directory: what paths among them are relative to.
         virtual_packages: sorted `(name, version)`: what the target has, such as `("__cuda", "12.4")`.
         conda_lock_file: absolute path of a conda-lock file that is taken as it is, or None.
-        network: a container may use the network.
+        network: the script may use the network.
     """
 
     python: str | None = None
@@ -240,6 +240,7 @@ class Recipe:
         secrets: names of environment variables given to the script; the names are hashed, no value ever is.
         salt: hashed; changing it forces another run.
         compat_azureml: `import azureml.core` works in the script.
+        sandbox_required: the script is not to run without a sandbox; recorded.
     """
 
     path: Path
@@ -258,6 +259,7 @@ class Recipe:
     tags: tuple[tuple[str, str], ...] = field(default=())
     names: tuple[tuple[Path, Path], ...] = ()
     compat_azureml: bool = False
+    sandbox_required: bool = False
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ models/<name>/aliases.jsonl   how the aliases of a model moved (`store.aliases`)
 pins/<run hash>.json          runs a person said to keep (`store.pins`)
 leases/<name>.lock            kernel locks: who works on what
 remotes/<id>/                 what was seen of a remote (`share.memory`)
-stat/<id>...                   stat caches; disposable
+stat/<id>...                   stat caches, and what was said once (<name>.said); disposable
 work/<id>/                    where attempts execute; gone when they end
 hosts/                        what this machine keeps as a host of runs with several ranks (`hostside.objects`)
 tmp/<id>                      files and directories being written
@@ -141,6 +141,9 @@ class Layout:
 
     def pin(self, run: RunHash) -> Path:
         return self.root / "pins" / f"{run}.json"
+
+    def said(self, name: str) -> Path:
+        return self.root / "stat" / f"{name}.said"
 
     def lease(self, name: str) -> Path:
         return self.root / "leases" / f"{name}.lock"
