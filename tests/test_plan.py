@@ -380,6 +380,7 @@ RECORDED_FIELDS: dict[str, st.SearchStrategy[Parts]] = {
     "timeout_seconds": st.floats(min_value=1).map(lambda new: FULL.of_estimator(max_run_duration_seconds=new)),
     "retries": st.integers(1, 10).map(lambda new: FULL.of_estimator(retries=new)),
     "heartbeat_seconds": st.floats(min_value=1).map(lambda new: FULL.of_estimator(heartbeat_seconds=new)),
+    "sandbox_required": st.just(FULL.of_recipe(sandbox_required=True)),
     "limits": limits.map(lambda new: FULL.of_recipe(limits=new)),
     "inputs": st.just(FULL.of_input(copy=True)) | names.map(lambda new: FULL.of_input(origin={"path": f"/{new}"})),
     "models": st.lists(models, min_size=1).map(lambda new: FULL.of_recipe(models=tuple(new))),

@@ -166,6 +166,8 @@ class TerminalObserver:
                 console.step("Reconnected", str(facts["host"]))
             case "retrying":
                 console.warning(f"{facts['reason']}\n{'':>12}  trying again, {facts['left']} left")
+            case "sandbox" if facts["network"] and facts["sandbox"] != "none":
+                console.step("Network", "is open to the script: [environment] network = true")
             case "running":
                 console.step("Running", str(facts["entry_script"]))
 

@@ -74,6 +74,7 @@ def _checks() -> Iterator[Check]:
     yield _interpreters()
     yield _git()
     yield _gpu()
+    yield _sandbox()
     yield from _docker(project)
     yield from _keys()
     yield from _remotes(project)
@@ -174,6 +175,16 @@ def _hosts(project: Project) -> Iterator[Check]:
 def _git() -> Check:
     found = shutil.which("git")
     return Check("git", True, found or "not installed: git facts are not recorded, nothing else needs it")
+
+
+def _sandbox() -> Check:
+    """Whether scripts are closed in; without, it is only said, for they run all the same."""
+    from repro_est.launch.sandbox import remedy, trial
+
+    why = trial()
+    return Check(
+        "sandbox", True, f"none: {why}; scripts see your files and the network: {remedy()}" if why else "works"
+    )
 
 
 def _docker(project: Project) -> Iterator[Check]:

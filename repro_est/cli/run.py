@@ -151,7 +151,7 @@ def _execute(arguments: argparse.Namespace, observer: Observer) -> int:
         )
     except Detached as left:
         return _left(left, plan, arguments, observer)
-    _show(finished, arguments, observer, store)
+    _show(finished, plan, arguments, observer, store)
     if prepared is not None and arguments.depfile:
         from repro_est.cli.depfile import write_depfile
 
@@ -212,7 +212,7 @@ def _left(left: Detached, plan: Plan, arguments: argparse.Namespace, observer: O
     return 0
 
 
-def _show(finished: Finished, arguments: argparse.Namespace, observer: Observer, store: Store) -> None:
+def _show(finished: Finished, plan: Plan, arguments: argparse.Namespace, observer: Observer, store: Store) -> None:
     result = finished.result
     outputs = (
         finished.outputs
@@ -228,9 +228,13 @@ def _show(finished: Finished, arguments: argparse.Namespace, observer: Observer,
             metrics=dict(result.metrics),
             outputs=str(outputs),
             models=[f"{model.name}:{model.version}" for model in finished.models],
+            **({"impurities": plan.impurities} if plan.impurities else {}),
         )
         return
     show(finished, outputs, quiet=arguments.quiet)
+    if not arguments.quiet:
+        for name, words in plan.impurities.items():
+            Console().out(f"impure   {name}: {words}")
 
 
 def show(finished: Finished, outputs: Path, *, quiet: bool) -> None:
@@ -272,7 +276,7 @@ def _note(
         or estimator.environment_definition
         or dockerfile
     )
-    if moving or unwatched or prepared.snapshot.warnings or not finished.cached:
+    if moving or unwatched or plan.impurities or prepared.snapshot.warnings or not finished.cached:
         return
     places = {str(name): str(file) for name, file in recipe.names}
     caches = [(str(recipe.estimator.source_directory), plan.source, _source_cache(recipe, project, store))]

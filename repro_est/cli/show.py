@@ -91,6 +91,7 @@ def _document(
         "metrics": Result.metrics_to_json(result.metrics) if result else {},
         "outputs": _files(store.read_tree(result.outputs)) if result else [],
         "outputs_path": str(store.layout.run(run) / "outputs") if result else None,
+        "impurities": plan.impurities,
         "partial_outputs": _files(partial.tree) if partial else [],
         "partial_outputs_path": str(partial.path) if partial else None,
         "logs_path": str(_logs(run, result, attempts, store)),
@@ -113,6 +114,8 @@ def _print(
         console.out(f"about    {visible(recorded.description)}")
     if recorded.tags:
         console.out("tags     " + "  ".join(visible(f"{key}={value}") for key, value in recorded.tags.items()))
+    for name, words in plan.impurities.items():
+        console.out(f"impure   {name}: {words}")
     for name, value in (result.metrics if result else {}).items():
         console.out(f"metric   {visible(name)} = {number(value)}")
     if result:
@@ -179,6 +182,9 @@ def _attempt_line(attempt: AttemptRecord, result: Result | None) -> str:
     if isinstance(image, dict) and image:
         origin = "" if image.get("origin") == "built" else f" from {image.get('origin')}"
         where += f" in image {str(image.get('id')).removeprefix('sha256:')[:12]}{origin}"
+    sandbox = attempt.facts.get("sandbox")
+    if isinstance(sandbox, dict) and sandbox.get("kind") != "container":
+        where += ", without a sandbox" if sandbox.get("kind") == "none" else ", in a sandbox"
     failure = f"  in phase {attempt.phase}: {attempt.reason}" if attempt.reason else ""
     status = attempt.status.value
     if attempt.status is Status.COMPLETED:

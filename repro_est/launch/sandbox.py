@@ -52,8 +52,9 @@ _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt
 _ETC = (
     "OpenCL", "alternatives", "ca-certificates", "ca-certificates.conf", "crypto-policies", "debian_version", "fonts",
     "gai.conf", "group", "host.conf", "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "locale.alias",
-    "locale.conf", "localtime", "lsb-release", "magic", "mime.types", "netconfig", "nsswitch.conf", "os-release", "passwd", "pki",
-    "protocols", "redhat-release", "resolv.conf", "rpc", "services", "ssl", "static", "timezone", "vulkan",
+    "locale.conf", "localtime", "lsb-release", "magic", "mime.types", "netconfig", "nsswitch.conf", "os-release",
+    "passwd", "pki", "protocols", "redhat-release", "resolv.conf", "rpc", "services", "ssl", "static", "timezone",
+    "vulkan",
 )  # fmt: skip
 _GPU = ("/dev/nvidia*", "/dev/dri", "/dev/kfd", "/dev/dxg", "/dev/infiniband")
 _OF_ROOT = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER")

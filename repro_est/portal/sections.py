@@ -372,7 +372,7 @@ def attempts(facts: RunFacts) -> Markup:
             joined([_accepted(item, facts), element("p.reason", item.reason) if item.reason else ""]),
             when(item.started),
             element("span.size", human_time(sum(item.seconds.values()))),
-            joined(element("p", line) for line in hardware(item)),
+            joined(element("p", line) for line in [*hardware(item), *_sandbox(item)]),
             ", ".join(f"{name} {human_time(seconds)}" for name, seconds in item.seconds.items()),
         ]
         for item in facts.attempts
@@ -383,6 +383,16 @@ def attempts(facts: RunFacts) -> Markup:
 def _accepted(item: AttemptRecord, facts: RunFacts) -> str:
     accepted = facts.result is not None and facts.result.attempt == item.number
     return f"{item.status.value}, accepted" if accepted else item.status.value
+
+
+def _sandbox(item: AttemptRecord) -> list[str]:
+    """Returns a line on what closed the script in, or let it out."""
+    found = item.facts.get("sandbox")
+    if not isinstance(found, dict):
+        return []
+    if found.get("kind") == "none":
+        return [f"no sandbox: {found.get('why')}"]
+    return [f"sandbox: {found.get('kind')}" + (", with network, which is impure" if found.get("network") else "")]
 
 
 def hardware(item: AttemptRecord) -> list[str]:

@@ -29,6 +29,7 @@ REGISTRY, PRIVATE_REGISTRY = "127.0.0.1:5000", "127.0.0.1:5001"
 LOGIN = ("lab", "lab-password")
 _HASHED = "$2b$05$lxuHPFOnRiWVmXSaX7L8ve.RJIEDsdy.fugJkOATYuZjs/YXS3lAa"  # bcrypt, as htpasswd -B writes it
 _PROGRAMS = {  # by package
+    "bubblewrap": "bwrap",
     "docker.io": "dockerd",
     "iptables": "iptables",
     "docker-registry": "docker-registry",
