@@ -24,7 +24,7 @@ from repro_est.store.verify import verify
 from tests.conftest import Workshop
 from tests.s3 import new_bucket, s3
 from tests.sshd import sshds
-from tests.team import Team
+from tests.team import Team, write
 
 __all__ = ["s3"]
 
@@ -397,3 +397,15 @@ def test_a_team_may_share_through_a_host_of_the_inventory(team: Team, tmp_path: 
 def test_a_team_may_share_through_a_bucket(team: Team, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     new_bucket(s3, "team-test", monkeypatch)
     _through(team, "s3://team-test/prefix")
+
+
+def test_a_repair_fetches_what_a_remote_has(team: Team) -> None:
+    run = team.made()
+    layout = team.ada.store.layout
+    model = Path(os.path.realpath(layout.run(RunHash(run)) / "outputs" / "model.bin"))
+    write(model, b"bad")
+    done = team.ada.repro("verify", "--repair")
+    assert "made whole again" in done.out, done.out + done.err
+    assert team.ada.repro("verify").code == 0
+    assert team.ada.run()[-1]["cached"] is True
+    assert model.read_bytes() == bytes(range(256)) * 1000

@@ -2,17 +2,26 @@
 
 repro verify                all of it
 repro verify @ 3f9c         these runs only
-repro verify --repair       set aside what is bad, so that it is made again
+repro verify --repair       set aside what is bad, so that it is made again; what a remote of the team has is fetched
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from repro_est.cli.common import add_json, open_store
+from repro_est.cli.common import TerminalObserver, add_json, open_store
 from repro_est.console import Console, counted, human_size
 from repro_est.errors import VerificationError
+from repro_est.project import Project
 from repro_est.store.runs import Runs
+from repro_est.store.store import Store
+
+if TYPE_CHECKING:
+    from repro_est.digest import BlobHash
+    from repro_est.store.trees import Entry
+    from repro_est.store.verify import Refetch
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +34,9 @@ def execute(arguments: argparse.Namespace) -> int:
     from repro_est.store.verify import verify
 
     console = Console()
-    _, store = open_store()
+    project, store = open_store()
     chosen = [Runs(store.layout).resolve(run) for run in arguments.runs] or None
-    report = verify(store, runs=chosen, repair=arguments.repair)
+    report = verify(store, runs=chosen, repair=arguments.repair, refetch=_refetch(project, store, console))
     if arguments.json:
         console.json(report.to_json())
         return VerificationError.exit_code if report.findings else 0
@@ -44,3 +53,22 @@ def execute(arguments: argparse.Namespace) -> int:
     if report.findings and not arguments.repair:
         console.info("\nhint: repro verify --repair   sets aside what is bad, so that it is made again")
     return VerificationError.exit_code if report.findings else 0
+
+
+def _refetch(project: Project, store: Store, console: Console) -> Refetch | None:
+    """What asks the remotes of the team, where there are some."""
+    if not project.remotes:
+        return None
+
+    def refetch(missing: Sequence[Entry]) -> list[BlobHash]:
+        from repro_est.share.mend import mend
+        from repro_est.share.remotes import Remotes
+
+        observer = TerminalObserver(console)
+        remotes = Remotes(project, store, observer)
+        try:
+            return mend(missing, remotes, store, observer)
+        finally:
+            remotes.close()
+
+    return refetch
