@@ -9,6 +9,8 @@ import pytest
 
 from tests.team import Person
 
+pytestmark = pytest.mark.usefixtures("unenclosed")  # scripts here look at what is outside
+
 SCRIPT = """\
 import json, pathlib, socket
 who = pathlib.Path({who!r}).read_text()

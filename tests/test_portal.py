@@ -227,6 +227,7 @@ while not os.path.exists({str(flag)!r}):
         worker.join()
 
 
+@pytest.mark.usefixtures("unenclosed")
 def test_a_run_that_goes_on_has_a_page_of_this_moment(workshop: Workshop) -> None:
     script = """
 from repro_est import Run
@@ -268,6 +269,7 @@ while not os.path.exists({str(flag)!r}):
     assert not (store.layout.attempt(run, 1) / "live").exists()
 
 
+@pytest.mark.usefixtures("unenclosed")
 @pytest.mark.parametrize("known", [True, False])
 def test_a_page_of_a_run_that_goes_on_shows_no_secret(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, known: bool

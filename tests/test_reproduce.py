@@ -18,6 +18,8 @@ from repro_est.proof.machines import differing_facts, machine_in_words
 from repro_est.recipe.reproducible import EXACT, Determinism, Reproducible, Tolerance
 from tests.conftest import Workshop
 
+pytestmark = pytest.mark.usefixtures("unenclosed")  # scripts here look at what is outside
+
 SAME = "import json; open('outputs/a.txt', 'w').write('hello'); json.dump({'acc': 0.5}, open('outputs/metrics.json', 'w'))\n"
 COUNTED = """\
 import json, os, pathlib, struct

@@ -343,6 +343,7 @@ def test_a_run_that_no_remote_has_is_not_pulled(team: Team) -> None:
 # ---- single flight
 
 
+@pytest.mark.usefixtures("unenclosed")
 def test_two_who_ask_for_the_same_run_at_once_execute_it_once(team: Team, tmp_path: Path) -> None:
     import subprocess
     import sys

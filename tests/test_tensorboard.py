@@ -130,6 +130,7 @@ def test_a_finished_run_is_shown_with_its_own_event_files_and_what_it_logged(wor
     assert "note" in board.get("plugin/text/tags")[name]
 
 
+@pytest.mark.usefixtures("unenclosed")
 def test_a_run_that_starts_later_is_picked_up_and_followed_to_its_end(workshop: Workshop, start: Start) -> None:
     flag = workshop.root / "go"
     recipe = workshop.recipe(f"""
