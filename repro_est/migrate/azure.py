@@ -29,7 +29,7 @@ _TARGET = ("estimator", "compute_target")
 _DURATION = ("estimator", "max_run_duration_seconds")
 
 _DEFAULT_IMAGE = (
-    r"(mcr\.microsoft\.com/)?azureml(-?curated)?/(base|base-gpu|intelmpi|openmpi|minimal|[a-z0-9.-]*-inference)"
+    r"([a-z0-9-]+(\.[a-z0-9-]+)+/)?azureml(-?curated)?/(base|base-gpu|intelmpi|openmpi|minimal|[a-z0-9.-]*-inference)"
 )
 _DEFAULT_SHM = "2g"
 _LONGEST = 2_592_000  # 30 days: the SDK writes it into every ScriptRunConfig
