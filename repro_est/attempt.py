@@ -42,6 +42,7 @@ from repro_est.observer import Observer
 from repro_est.plan import Plan
 from repro_est.platforms import current_platform
 from repro_est.project import Project
+from repro_est.store.chain import moment
 from repro_est.store.guard import writing
 from repro_est.store.layout import LIVE
 from repro_est.store.notes import PROPERTY, TAG, write_notes
@@ -193,7 +194,7 @@ class _Execution:
             outputs=collected.outputs.hash,
             logs=collected.logs.hash,
             metrics=collected.metrics,
-            finished=now(),
+            finished=moment(),
             environment=environment_key(plan.environment),
             plan_sha256=sha256_hex(canonical(plan.document)),
             platform=current_platform(),
@@ -312,7 +313,7 @@ class _Recorder:
     ) -> None:
         self.number = number
         self._plan, self._runs, self._facts = plan, runs, facts
-        self._started = before.started if before else now()
+        self._started = before.started if before else moment()
         self._seconds = dict(before.seconds) if before else dict[str, float]()
         self._phase, self._status, self._reason = before.phase if before else "environment", Status.FAILED, ""
         self._exit_code: int | None = None
@@ -372,7 +373,7 @@ class _Recorder:
             number=self.number,
             status=status,
             started=self._started,
-            finished="" if status is Status.RUNNING else now(),
+            finished="" if status is Status.RUNNING else moment(),
             exit_code=self._exit_code,
             signal=self._signal,
             phase=self._phase,
@@ -383,13 +384,6 @@ class _Recorder:
             seconds=self._seconds,
         )
         self._runs.write_attempt(self._plan.hash, record)
-
-
-def now() -> str:
-    """Returns the time as RFC 3339, UTC, to the millisecond."""
-    import datetime
-
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _source_facts(source_directory: Path | None, secrets: Mapping[str, str]) -> dict[str, Any]:

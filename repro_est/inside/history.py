@@ -84,7 +84,7 @@ class History:
         for name, events in self.metrics.items():
             for event in reversed(events):
                 if event[0] == "m" and isinstance(event[2], (int, float)):
-                    found[name] = _as_float(event[2])
+                    found[name] = as_float(event[2])
                     break
         return found
 
@@ -97,7 +97,7 @@ class History:
         numbers = [event for event in events if isinstance(event[2], (int, float))]
         none = not any(event[3] for event in numbers)
         return [
-            (count if none or event[3] is None else event[3], _as_float(event[2]), event[4])
+            (count if none or event[3] is None else event[3], as_float(event[2]), event[4])
             for count, event in enumerate(numbers)
         ]
 
@@ -234,8 +234,9 @@ def _columns(events: list[list[Any]]) -> dict[str, Any]:
     return {column: cells[0] for column, cells in table.items()} if single else dict(table)
 
 
-def _as_float(value: float) -> float:
+def as_float(value: float) -> float:
+    """Returns a number as a double; an integer that is too large for one is infinite."""
     try:
         return float(value)
-    except OverflowError:  # an integer that no double can hold
+    except OverflowError:
         return float("inf") if value > 0 else float("-inf")

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from repro_est.inside.history import History
-from repro_est.portal.logged import as_float
+from repro_est.inside.history import History, as_float
 from repro_est.portal.series import Series, trace
 
 MOST = 20_000

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from repro_est.inside.history import History, read
+from repro_est.inside.history import History, as_float, read
 from repro_est.inside.record import file_name
 from repro_est.portal.series import Series
 
@@ -105,14 +105,6 @@ def numbers(found: _Events) -> Iterator[tuple[int, float, float]]:
         if kind == "m" and isinstance(value, float | int):
             yield step if isinstance(step, int) else count, as_float(value), time
             count += 1
-
-
-def as_float(value: float) -> float:
-    """Returns a number as a double; an integer that is too large for one is infinite."""
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf") if value > 0 else float("-inf")
 
 
 def _ranks(logs: Path) -> list[tuple[int, Path]]:

@@ -18,9 +18,9 @@ from repro_est.console import human_time
 from repro_est.digest import RunHash
 from repro_est.errors import ReproError
 from repro_est.files import write_atomic
+from repro_est.inside.history import as_float
 from repro_est.portal import sections
 from repro_est.portal.facts import RunFacts, collect_facts
-from repro_est.portal.logged import as_float
 from repro_est.portal.markup import EMPTY, Markup, element, escaped
 from repro_est.portal.plot import spark, tick
 from repro_est.portal.tables import code, pairs

@@ -10,10 +10,11 @@ from typing import Any
 
 from repro_est.console import counted, human_size, human_time
 from repro_est.environment.key import environment_key
+from repro_est.inside.history import as_float
 from repro_est.lineage import Lineage, in_words
 from repro_est.plan import Plan
 from repro_est.portal.facts import Embedded, FileFact, RunFacts
-from repro_est.portal.logged import Cell, Grid, Logged, as_float
+from repro_est.portal.logged import Cell, Grid, Logged
 from repro_est.portal.markup import EMPTY, Markup, element, escaped, joined, link
 from repro_est.portal.plot import COLOURS, legend, line_plot
 from repro_est.portal.series import Series

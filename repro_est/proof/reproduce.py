@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import getpass
-import os
 from collections.abc import Callable
 
 from repro_est.digest import RunHash
@@ -15,6 +13,7 @@ from repro_est.proof.compare import compare
 from repro_est.proof.machines import facts_of
 from repro_est.proof.verdicts import Side, Verdict, write_verdict
 from repro_est.recipe.reproducible import Determinism, Reproducible
+from repro_est.store.leases import user_name
 from repro_est.store.records import AttemptRecord, Result
 from repro_est.store.runs import Runs
 from repro_est.store.store import Store
@@ -98,8 +97,4 @@ def _of(record: AttemptRecord) -> Side:
 
 def who_and_when() -> tuple[str, str]:
     """Returns who asks, and the time."""
-    try:
-        who = getpass.getuser()
-    except (KeyError, OSError):
-        who = f"uid {os.getuid()}"
-    return who, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return user_name(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

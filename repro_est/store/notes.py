@@ -119,11 +119,9 @@ def _parsed(data: bytes) -> Notes:
 
 def _line(kind: str, key: str, value: str | None) -> bytes:
     import datetime
-    import getpass
 
-    try:
-        who = getpass.getuser()
-    except (KeyError, OSError):
-        who = f"uid {os.getuid()}"
+    from repro_est.store.leases import user_name
+
+    who = user_name()
     when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return json.dumps({"kind": kind, "key": key, "value": value, "who": who, "when": when}).encode() + b"\n"

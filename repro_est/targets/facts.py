@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import platform
 import shutil
@@ -11,6 +10,8 @@ import socket
 import subprocess
 import sys
 from typing import Any
+
+from repro_est.store.leases import user_name
 
 _GPU_TIMEOUT_SECONDS = 10
 _GPU_FIELDS = "index,name,memory.total,driver_version,compute_cap"
@@ -21,7 +22,7 @@ def machine_facts() -> dict[str, Any]:
     system = os.uname()
     return {
         "hostname": socket.gethostname(),
-        "user": _user(),
+        "user": user_name(),
         "system": system.sysname,
         "kernel": system.release,
         "machine": system.machine,
@@ -48,12 +49,6 @@ def gpus() -> list[dict[str, str]]:
     names = _GPU_FIELDS.split(",")
     rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines()]
     return [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)]
-
-
-def _user() -> str:
-    with contextlib.suppress(KeyError, OSError):
-        return getpass.getuser()
-    return f"uid {os.getuid()}"
 
 
 def _cpu_model() -> str:
